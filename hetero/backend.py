@@ -1,0 +1,263 @@
+"""The contract between hetero and a backend: all that a plugin author needs to read.
+
+A backend is a class that knows one vendor runtime::
+
+    class Toy(Backend):
+        name = "toy"
+
+        def probe(self):                            # cheap: look, load nothing
+            return [Device("toy", kind="cpu")]      # or: raise Unavailable("no driver", fix="modprobe toy")
+
+        def load(self, program, device, options):   # or: raise Unsupported("op Foo is not supported")
+            return ToyExecutable(program.artifact("onnx").path)
+
+    class ToyExecutable(Executable):
+        def run(self, inputs, call):                # names and arrays in, names and arrays out
+            return {"y": inputs["x"] + 1}
+
+and is announced by a hook that an entry point of the group `hetero.backends` leads to::
+
+    @hetero.hookimpl
+    def hetero_backend():
+        return Toy
+
+What the core does for a backend: it checks inputs against the program's specs before a call and outputs after it, never
+has more than `lanes` calls in an executable at once, gives each of them a lane number of its own, goes on to the next
+device when something is raised, and keeps the record. What it asks: raise the errors named here and not others where you
+can tell, leave the inputs as they were, hand out arrays that nobody writes to later, and import the vendor's runtime in
+`probe` or `load`, not at import.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from hetero.cache import cache_dir
+from hetero.errors import DeviceLost, DeviceTimeout, ExecutionError, OutOfMemory, Unavailable, Unsupported, WrongAnswer
+from hetero.program import Artifact, Program
+from hetero.tensors import Array, TensorSpec
+
+__all__ = [
+    "Array",
+    "Artifact",
+    "Backend",
+    "Call",
+    "Device",
+    "DeviceLost",
+    "DeviceTimeout",
+    "Executable",
+    "ExecutionError",
+    "Host",
+    "Option",
+    "OutOfMemory",
+    "PolledExecutable",
+    "Program",
+    "TensorSpec",
+    "Ticket",
+    "Unavailable",
+    "Unsupported",
+    "WrongAnswer",
+]
+
+Kind = Literal["npu", "gpu", "cpu"]
+
+_DEFAULT_RANK: dict[Kind, int] = {"npu": 100, "gpu": 200, "cpu": 300}
+
+
+@dataclass(frozen=True)
+class Host:
+    """The machine as a backend may see it. Tests hand in another one.
+
+    Attributes:
+        environ: Environment variables.
+        sysroot: Root of `/sys`, `/proc` and `/dev`.
+        cache: Folder for compiled artifacts; a backend makes a folder of its own name in it.
+        simulate: Names of machines to imitate (`rk3588`, `phoenix`); a backend that has a simulator for one adds a
+            device with `simulated=True`.
+    """
+
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    sysroot: Path = Path("/")
+    cache: Path = field(default_factory=cache_dir)
+    simulate: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Device:
+    """One schedulable accelerator.
+
+    Attributes:
+        name: Unique on the machine: `rknn`, `xrt`, `vulkan:0`, `cpu`. By convention the backend's name, with `:INDEX`
+            or `:NAME` behind it where a backend has several.
+        kind: `npu`, `gpu` or `cpu`.
+        description: What a person calls it: `Rockchip RK3588 NPU, 3 cores`.
+        lanes: How many calls it works on at once (NPU cores, columns, queues).
+        rank: Place in the default chain, lowest first; by default 100 for an NPU, 200 for a GPU, 300 for a CPU.
+        simulated: Its answers and times come from a simulator.
+        properties: Versions, driver, memory: whatever `hetero doctor` should show.
+        notes: Remarks for people: a core that did not answer, a driver that is known to be bad.
+    """
+
+    name: str
+    kind: Kind
+    description: str = ""
+    lanes: int = 1
+    rank: int = -1
+    simulated: bool = False
+    properties: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rank < 0:
+            object.__setattr__(self, "rank", _DEFAULT_RANK[self.kind])
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a backend's `load`, declared so that hetero can check and explain it.
+
+    Attributes:
+        name: As the user writes it: `Runtime(options={"cpu": {"threads": 2}})` or `--option cpu.threads=2`.
+        type: `int`, `float`, `bool`, `str`, `tuple` (of strings) or `dict`.
+        default: Value when the user says nothing; `None` is always allowed as "let the backend decide".
+        help: One sentence.
+        choices: The allowed values, if they can be listed.
+        minimum: The least allowed value of a number.
+    """
+
+    name: str
+    type: type
+    default: Any
+    help: str
+    choices: tuple[Any, ...] = ()
+    minimum: float | None = None
+
+
+class Call:
+    """What the scheduler tells an executable about one call.
+
+    Attributes:
+        lane: From 0 to `lanes - 1`; no two calls that run at the same time have the same one. Use it to keep objects
+            that must not be shared between threads: one per lane.
+    """
+
+    __slots__ = ("lane",)
+
+    def __init__(self, lane: int = 0) -> None:
+        self.lane = lane
+
+
+class Executable(ABC):
+    """A program loaded on a device, for a runtime whose blocking call releases the GIL.
+
+    Attributes:
+        lanes: How many `run` calls may be in it at once.
+        batch: How many items one launch takes for the price of one.
+        details: What was decided at load (driver, provider, threads), shown by `explain()`.
+    """
+
+    lanes: int = 1
+    batch: int = 1
+    details: Mapping[str, Any] = {}
+
+    @abstractmethod
+    def run(self, inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
+        """Run once.
+
+        Args:
+            inputs: Checked, C-contiguous arrays by input name. Read them, do not write to them or keep them.
+            call: This call's lane.
+
+        Returns:
+            The outputs by name; arrays the caller may keep.
+
+        Raises:
+            Unsupported: Not with these shapes.
+            ExecutionError: The call failed; `DeviceLost`, `DeviceTimeout`, `OutOfMemory`, `WrongAnswer` where known.
+        """
+
+    def close(self) -> None:  # noqa: B027  most executables have nothing to free
+        """Free what the vendor's runtime holds. Called once, when no call is running."""
+
+
+class Ticket(Protocol):
+    """A run that was started and not yet collected."""
+
+    def done(self) -> bool:
+        """Whether `result` would return at once. Must not block and must not hold the GIL for long."""
+
+    def result(self) -> Mapping[str, Array]:
+        """The outputs; called once, after `done()`. Raises what `Executable.run` would."""
+
+
+class PolledExecutable(ABC):
+    """A program loaded on a device, for a runtime whose blocking call holds the GIL: started, then polled.
+
+    Attributes:
+        lanes: How many started runs may be uncollected at once.
+        batch: How many items one launch takes for the price of one.
+        details: What was decided at load, shown by `explain()`.
+    """
+
+    lanes: int = 1
+    batch: int = 1
+    details: Mapping[str, Any] = {}
+
+    @abstractmethod
+    def start(self, inputs: Mapping[str, Array], call: Call) -> Ticket:
+        """Start a run and return at once; arguments and errors as for `Executable.run`.
+
+        The arrays in `inputs` stay alive and unchanged until the ticket's result was collected.
+        """
+
+    def close(self) -> None:  # noqa: B027
+        """Free what the vendor's runtime holds. Called once, when no run is uncollected."""
+
+
+class Backend(ABC):
+    """A plugin that knows one vendor runtime. Made once per Runtime, when that looks for devices.
+
+    Attributes:
+        name: Unique among backends; letters, digits, `_` and `-`.
+        options: What `load` understands.
+    """
+
+    name: ClassVar[str]
+    options: ClassVar[tuple[Option, ...]] = ()
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    @abstractmethod
+    def probe(self) -> Sequence[Device]:
+        """The devices of this backend on this machine. Cheap: no program is loaded, no device woken up.
+
+        Raises:
+            Unavailable: There is none; the reason, and in `fix` what the user can do.
+        """
+
+    @abstractmethod
+    def load(self, program: Program, device: Device, options: Mapping[str, Any]) -> Executable | PolledExecutable:
+        """Make a program ready to run on one of the devices that `probe` gave.
+
+        Args:
+            program: Ask it for artifacts: `program.artifact("onnx")`, `program.artifact("rknn", target="rk3588")`.
+            device: One that `probe` returned.
+            options: A value for every declared option, checked.
+
+        Raises:
+            Unsupported: This device cannot run this program: a missing artifact, an op, a shape.
+            ExecutionError: Loading failed on the device.
+            ProgramError: The program is broken for every device; no other one is tried.
+        """
+
+    def close(self) -> None:  # noqa: B027
+        """Free what the backend holds. Called once, after its executables are closed."""
+
+
+BackendFactory = Callable[[Host], Backend]

@@ -1,0 +1,97 @@
+"""What to run, independent of a device: named inputs and outputs, and the artifacts that backends load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hetero.cache import key_of, sha256_of
+from hetero.errors import Unsupported
+from hetero.tensors import Signature, TensorSpec
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One form of a program that some backend can load.
+
+    Attributes:
+        kind: `onnx`, `rknn`, `xclbin`, `kernel`, or what a plugin calls its own.
+        path: The file, for kinds that are files; checked to exist.
+        target: What it was built for where that matters: a SoC (`rk3588`), a device generation (`npu1`).
+        name: The kernel's name, for `kind="kernel"`.
+        companions: Further files it needs, by role: `{"instructions": Path(...)}`.
+        payload: An object in memory in place of a file (a kernel's specification).
+    """
+
+    kind: str
+    path: Path | None = None
+    target: str | None = None
+    name: str | None = None
+    companions: Mapping[str, Path] = field(default_factory=dict)
+    payload: Any = None
+
+    @property
+    def file(self) -> Path:
+        """The path, for kinds that are files."""
+        if self.path is None:
+            raise Unsupported(f"the {self.kind} artifact has no file")
+        return self.path
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes when the content does; keys of caches are made of it.
+
+        For an ONNX model with external data the weights' files count by size and modification time.
+        """
+        if self.path is None:
+            return key_of(self.kind, self.name or "")
+        parts = [self.kind, self.target or "", sha256_of(self.path)]
+        for role, path in sorted(self.companions.items()):
+            stat = path.stat()
+            parts += [role, str(stat.st_size), str(stat.st_mtime_ns)]
+        return key_of(*parts)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Named inputs and outputs, and the artifacts that carry them out.
+
+    Attributes:
+        name: For people, records and error messages.
+        inputs: In the order in which positional arguments are given.
+        outputs: In the order in which results are given.
+        artifacts: At least one.
+        options: Defaults for backends' options that the program brings along: `{"rknn": {"core_mask": "auto"}}`.
+        source: The path or name it was opened from.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    artifacts: tuple[Artifact, ...]
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    source: str = ""
+
+    @cached_property
+    def signature(self) -> Signature:
+        """The check of a call's inputs and outputs."""
+        return Signature(self.inputs, self.outputs)
+
+    def artifact(self, kind: str, target: str | None = None) -> Artifact:
+        """The artifact of that kind (and target, when given).
+
+        Raises:
+            Unsupported: There is none; says which there are.
+        """
+        for artifact in self.artifacts:
+            if artifact.kind == kind and target in (None, artifact.target):
+                return artifact
+        wanted = f"{kind} for {target}" if target else kind
+        raise Unsupported(f"{self.name!r} has no artifact of kind {wanted}; it has {_kinds(self.artifacts)}")
+
+
+def _kinds(artifacts: Sequence[Artifact]) -> str:
+    return ", ".join(f"{a.kind} for {a.target}" if a.target else a.kind for a in artifacts) or "none"

@@ -1,0 +1,167 @@
+"""The record of a request: which devices were tried, what each did, and how long it took."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+Stage = Literal["probe", "load", "run"]
+Outcome = Literal["ok", "failed", "unavailable", "unsupported", "set aside"]
+
+_log = logging.getLogger(__name__)
+_ids = itertools.count(1)
+
+
+class Attempt:
+    """One device's part in a request or a load.
+
+    Attributes:
+        device: The device's name.
+        stage: Where it ended: `probe`, `load` or `run`.
+        outcome: `ok`, `failed`, `unavailable` (not on this machine), `unsupported` (cannot run this program or these
+            shapes) or `set aside` (failed earlier in this session).
+        reason: Why not `ok`; empty otherwise.
+        seconds: Time spent in the vendor's runtime, measured on the host.
+        simulated: The device is a simulator.
+    """
+
+    __slots__ = ("device", "outcome", "reason", "seconds", "simulated", "stage")
+
+    def __init__(
+        self, device: str, stage: Stage, outcome: Outcome, reason: str = "", seconds: float = 0.0, simulated: bool = False
+    ) -> None:
+        self.device = device
+        self.stage = stage
+        self.outcome = outcome
+        self.reason = reason
+        self.seconds = seconds
+        self.simulated = simulated
+
+    def __str__(self) -> str:
+        device = f"{self.device} (simulated)" if self.simulated else self.device
+        return f"{device}: {self.stage} {self.outcome}" + (f": {self.reason}" if self.reason else "")
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attempt as JSON-ready values."""
+        return {name: getattr(self, name) for name in ("device", "stage", "outcome", "reason", "seconds", "simulated")}
+
+
+class Record:
+    """What happened to one request.
+
+    Attributes:
+        id: Counts up within the process.
+        program: The program's name.
+        started: Wall-clock time of arrival, seconds since the epoch.
+        attempts: In order; the last one of a request that succeeded has outcome `ok`.
+        wait_seconds: Time spent waiting for a lane.
+        total_seconds: From arrival to answer or error.
+        error: Type and message of the error the caller got, or None.
+    """
+
+    __slots__ = ("attempts", "error", "id", "program", "started", "total_seconds", "wait_seconds")
+
+    def __init__(self, program: str) -> None:
+        self.id = next(_ids)
+        self.program = program
+        self.started = time.time()
+        self.attempts: list[Attempt] = []
+        self.wait_seconds = 0.0
+        self.total_seconds = 0.0
+        self.error: str | None = None
+
+    @property
+    def device(self) -> str | None:
+        """The device that gave the answer; None when none did."""
+        last = self.attempts[-1] if self.attempts else None
+        return last.device if last and last.outcome == "ok" and self.error is None else None
+
+    @property
+    def fell_back(self) -> bool:
+        """A device was tried, or passed over for an earlier failure, before the one that answered."""
+        return any(attempt.outcome in ("failed", "unsupported", "set aside") for attempt in self.attempts)
+
+    @property
+    def run_seconds(self) -> float:
+        """Time in the device that answered."""
+        return self.attempts[-1].seconds if self.device is not None else 0.0
+
+    @property
+    def simulated(self) -> bool:
+        """The answer came from a simulator."""
+        return self.device is not None and self.attempts[-1].simulated
+
+    def __repr__(self) -> str:
+        return f"<Record {self.id} {self.program}: {'; '.join(map(str, self.attempts))}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON-ready values."""
+        return {
+            "id": self.id,
+            "program": self.program,
+            "started": self.started,
+            "device": self.device,
+            "simulated": self.simulated,
+            "fell_back": self.fell_back,
+            "wait_seconds": self.wait_seconds,
+            "run_seconds": self.run_seconds,
+            "total_seconds": self.total_seconds,
+            "error": self.error,
+            "attempts": [attempt.to_dict() for attempt in self.attempts],
+        }
+
+
+class Records:
+    """The last records of a Runtime, and those who want to hear of each one.
+
+    Args:
+        keep: How many records are kept; older ones are forgotten.
+    """
+
+    def __init__(self, keep: int = 1000) -> None:
+        self._recent: deque[Record] = deque(maxlen=keep)
+        self._listeners: tuple[Callable[[Record], None], ...] = ()
+        self._lock = threading.Lock()
+
+    def add(self, record: Record) -> None:
+        """Keep a finished record and tell the listeners."""
+        self._recent.append(record)
+        for listener in self._listeners:
+            try:
+                listener(record)
+            except Exception:
+                _log.exception("a listener failed on %r; the request is not affected", record)
+
+    def subscribe(self, listener: Callable[[Record], None]) -> Callable[[], None]:
+        """Have `listener` called, in the thread that ran the request, with each finished record.
+
+        Returns:
+            A function that ends the subscription.
+        """
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._listeners = tuple(kept for kept in self._listeners if kept is not listener)
+
+        return unsubscribe
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(list(self._recent))
+
+    def __len__(self) -> int:
+        return len(self._recent)
+
+    @property
+    def last(self) -> Record | None:
+        """The newest record."""
+        return self._recent[-1] if self._recent else None
