@@ -23,8 +23,8 @@ and is announced by a hook that an entry point of the group `hetero.backends` le
 
 What the core does for a backend: it checks inputs against the program's specs before a call and outputs after it, never
 has more than `lanes` calls in an executable at once, gives each of them a lane number of its own, goes on to the next
-device when something is raised, and keeps the record. What it asks: raise the errors named here and not others where you
-can tell, leave the inputs as they were, hand out arrays that nobody writes to later, and import the vendor's runtime in
+device when something is raised, and keeps the record. What it asks: raise the errors named here where you can tell what
+happened, leave the inputs as they were, hand out arrays that nobody writes to later, and import the vendor's runtime in
 `probe` or `load`, not at import.
 """
 
@@ -225,10 +225,12 @@ class Backend(ABC):
     Attributes:
         name: Unique among backends; letters, digits, `_` and `-`.
         options: What `load` understands.
+        simulates: Machines that the backend can imitate when `host.simulate` names them.
     """
 
     name: ClassVar[str]
     options: ClassVar[tuple[Option, ...]] = ()
+    simulates: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, host: Host) -> None:
         self.host = host

@@ -89,7 +89,9 @@ class Signature:
         else:
             raise InputError(f"got {len(args)} inputs, expected {len(self._names)}: {self._expected()}")
         arrays = [
-            value if type(value) is np.ndarray and value.dtype == dtype and value.flags.c_contiguous else _array(value, spec)
+            value
+            if type(value) is np.ndarray and value.dtype == dtype and value.flags.c_contiguous
+            else _array(value, spec)
             for value, dtype, spec in zip(values, self._dtypes, self.inputs, strict=True)
         ]
         shapes = tuple([array.shape for array in arrays])

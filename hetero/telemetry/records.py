@@ -33,7 +33,13 @@ class Attempt:
     __slots__ = ("device", "outcome", "reason", "seconds", "simulated", "stage")
 
     def __init__(
-        self, device: str, stage: Stage, outcome: Outcome, reason: str = "", seconds: float = 0.0, simulated: bool = False
+        self,
+        device: str,
+        stage: Stage,
+        outcome: Outcome,
+        reason: str = "",
+        seconds: float = 0.0,
+        simulated: bool = False,
     ) -> None:
         self.device = device
         self.stage = stage
@@ -165,3 +171,7 @@ class Records:
     def last(self) -> Record | None:
         """The newest record."""
         return self._recent[-1] if self._recent else None
+
+    def last_of(self, program: str) -> Record | None:
+        """The newest record of a program."""
+        return next((record for record in reversed(list(self._recent)) if record.program == program), None)

@@ -1,0 +1,282 @@
+"""Opening programs: an `.onnx` file, a bundle (a folder with a `hetero.toml`), or a name that a plugin knows.
+
+The format of `hetero.toml`, version 1::
+
+    [program]
+    format = 1
+    name = "denoiser"                # optional; the folder's name by default
+
+    [[artifact]]                     # one or more, each a form that some backend can load
+    kind = "onnx"                    # "onnx", "rknn", "xclbin", "kernel", or a plugin's own
+    path = "denoiser.onnx"           # in the bundle's folder; for kind "kernel", `name` stands instead
+    target = "rk3588"                # optional: what it was built for
+    sha256 = "..."                   # optional: checked when the bundle is opened
+    companions = { instructions = "denoiser.insts.bin" }    # optional: further files by role
+
+    [[input]]                        # inputs and outputs; may be left out when an onnx artifact tells them
+    name = "noisy"
+    dtype = "float32"
+    shape = ["batch", 16000]         # an integer, a name, or "?" for any size
+
+    [[output]]
+    name = "clean"
+    dtype = "float32"
+    shape = ["batch", 16000]
+
+    [options.rknn]                   # optional: defaults for backends' options
+    core_mask = "auto"
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hetero.cache import sha256_of
+from hetero.errors import ArtifactMissing, BundleError, ProgramInvalid, ProgramNotFound
+from hetero.onnx_file import open_onnx
+from hetero.program import Artifact, Program
+from hetero.tensors import Dim, TensorSpec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MANIFEST = "hetero.toml"
+FORMAT = 1
+
+Source = str | os.PathLike[str] | Program
+
+
+def open_program(
+    source: Source,
+    find: Callable[[str], Program | None] = lambda name: None,
+    names: Callable[[], Iterable[str]] = lambda: (),
+) -> Program:
+    """What `Runtime.load` was asked to run.
+
+    Args:
+        source: A path to an `.onnx` file or to a bundle, a name, or a Program, which is returned as it is.
+        find: The program of a name, or None.
+        names: The names that `find` knows, for the error message.
+
+    Raises:
+        ProgramNotFound: Nothing is there under that path or name.
+        ProgramError: Something is, and it cannot be used; the subclass and the message say why.
+    """
+    if isinstance(source, Program):
+        return source
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
+        raise ProgramNotFound(f"cannot load {source!r}: expected a path, a name or a Program")
+    text = os.fspath(source)
+    path = Path(text).expanduser()
+    try:
+        if path.is_dir():
+            return open_bundle(path, find)
+        if path.is_file():
+            return open_bundle(path.parent, find) if path.name == MANIFEST else _open_file(path)
+    except PermissionError as error:
+        raise ProgramInvalid(f"{path} cannot be read: {error.strerror}", fix="check the file's permissions") from None
+    program = find(text)
+    if program is not None:
+        return program
+    known = sorted(names())
+    near = difflib.get_close_matches(text, known, n=3)
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    else:
+        hint = "give a path to an .onnx file or a bundle folder" + (f", or a name: {', '.join(known)}" if known else "")
+    raise ProgramNotFound(f"there is no file, folder or program {text!r}", fix=hint)
+
+
+def _open_file(path: Path) -> Program:
+    if path.suffix.lower() == ".onnx":
+        return open_onnx(path)
+    if path.suffix.lower() in (".rknn", ".xclbin"):
+        raise ProgramInvalid(
+            f"{path} is built for one device and does not tell its inputs",
+            fix=f"put it in a folder with a {MANIFEST} that names its inputs and outputs (docs: bundles)",
+        )
+    raise ProgramInvalid(
+        f"{path} is not a program: expected an .onnx file or a folder with a {MANIFEST}",
+        fix="export the model to ONNX",
+    )
+
+
+def open_bundle(folder: Path, find: Callable[[str], Program | None] = lambda name: None) -> Program:
+    """The program in a bundle.
+
+    Args:
+        folder: The folder that holds the `hetero.toml`.
+        find: The program of a kernel's name, or None.
+
+    Raises:
+        BundleError: There is no `hetero.toml`, or it breaks the format; the message names the key.
+        ArtifactMissing: A file that it names is not there.
+        ProgramInvalid: A file that it names is not what it says.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        models = sorted(file.name for file in folder.glob("*.onnx"))
+        hint = f"load {folder / models[0]} itself" if models else f"add a {MANIFEST} (docs: bundles)"
+        raise BundleError(f"the folder {folder} has no {MANIFEST}", fix=hint)
+    try:
+        content = tomllib.loads(manifest.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{manifest} is not valid TOML: {error}") from None
+    return _Manifest(manifest, content, find).program()
+
+
+class _Manifest:
+    """The content of one `hetero.toml`; every refusal names the file and the key."""
+
+    def __init__(self, path: Path, content: Mapping[str, Any], find: Callable[[str], Program | None]) -> None:
+        self._path = path
+        self._folder = path.parent
+        self._content = content
+        self._find = find
+
+    def program(self) -> Program:
+        self._keys("the top level", self._content, {"program", "artifact", "input", "output", "options"})
+        head = self._table("program", self._content.get("program"))
+        self._keys("[program]", head, {"format", "name", "description"})
+        if head.get("format") != FORMAT:
+            raise self._wrong(
+                f"program.format is {head.get('format')!r}, expected {FORMAT}",
+                fix="upgrade hetero, or write the bundle in the format of docs: bundles",
+            )
+        name = self._text("program.name", head.get("name", self._folder.resolve().name))
+        programs = [self._opened(f"artifact {i}", entry, name) for i, entry in enumerate(self._tables("artifact"), 1)]
+        if not programs:
+            raise self._wrong("there is no [[artifact]]", fix="name at least one file that a backend can load")
+        inputs, outputs = self._specs("input"), self._specs("output")
+        for told in programs:
+            if told.inputs or told.outputs:
+                self._agree("input", inputs, told.inputs)
+                self._agree("output", outputs, told.outputs)
+                inputs, outputs = inputs or told.inputs, outputs or told.outputs
+        if not outputs:
+            raise self._wrong("[[input]] and [[output]] are needed, since no onnx artifact or kernel tells them")
+        artifacts = tuple(told.artifacts[0] for told in programs)
+        options = self._table("options", self._content.get("options", {}))
+        for backend, values in options.items():
+            self._table(f"options.{backend}", values)
+        return Program(name, inputs, outputs, artifacts, options=options, source=str(self._folder))
+
+    def _opened(self, where: str, entry: Mapping[str, Any], name: str) -> Program:
+        """One artifact as a program, with inputs and outputs where its kind tells them."""
+        self._keys(where, entry, {"kind", "path", "name", "target", "sha256", "companions"})
+        kind = self._text(f"{where}: kind", entry.get("kind"))
+        if kind == "kernel":
+            kernel = self._text(f"{where}: name", entry.get("name"))
+            found = self._find(kernel)
+            if found is None:
+                raise self._wrong(f"{where}: there is no kernel {kernel!r}", fix="`hetero models` lists the names")
+            return found
+        target = self._text(f"{where}: target", entry["target"]) if "target" in entry else None
+        companions = self._table(f"{where}: companions", entry.get("companions", {}))
+        files = {role: self._file(f"{where}: companions.{role}", file) for role, file in companions.items()}
+        path = self._file(f"{where}: path", entry.get("path"))
+        if "sha256" in entry:
+            expected, found_sum = self._text(f"{where}: sha256", entry["sha256"]).lower(), sha256_of(path)
+            if expected != found_sum:
+                raise ProgramInvalid(
+                    f"{path} has sha256 {found_sum}, {self._path} expects {expected}",
+                    fix="the file was changed or damaged: make or download the bundle again",
+                )
+        if kind == "onnx":
+            return open_onnx(path, name)
+        return Program(name, (), (), (Artifact(kind, path=path, target=target, companions=files),))
+
+    def _file(self, where: str, value: Any) -> Path:
+        text = self._text(where, value)
+        path = self._folder / text
+        if Path(text).is_absolute() or not path.resolve().is_relative_to(self._folder.resolve()):
+            raise self._wrong(
+                f"{where}: {text!r} lies outside the bundle's folder", fix="keep a bundle's files in its folder"
+            )
+        if not path.is_file():
+            raise ArtifactMissing(
+                f"{self._path} names {text!r}, which is not there",
+                fix=f"put it into {self._folder}, or take the entry out",
+            )
+        return path
+
+    def _specs(self, kind: str) -> tuple[TensorSpec, ...]:
+        specs = tuple(self._spec(f"{kind} {i}", entry) for i, entry in enumerate(self._tables(kind), 1))
+        names = [spec.name for spec in specs]
+        for name in names:
+            if names.count(name) > 1:
+                raise self._wrong(f"{kind} {name!r} is there twice")
+        return specs
+
+    def _spec(self, where: str, entry: Mapping[str, Any]) -> TensorSpec:
+        self._keys(where, entry, {"name", "dtype", "shape"})
+        try:
+            dtype = np.dtype(self._text(f"{where}: dtype", entry.get("dtype")))
+        except TypeError:
+            raise self._wrong(
+                f"{where}: dtype {entry.get('dtype')!r} is unknown", fix='use a numpy name: "float32", "int8"'
+            ) from None
+        shape = entry.get("shape")
+        if not isinstance(shape, list) or not all(_is_dim(dim) for dim in shape):
+            raise self._wrong(f'{where}: shape is {shape!r}, expected a list of sizes, names or "?"')
+        dims: tuple[Dim, ...] = tuple(None if dim == "?" else dim for dim in shape)
+        return TensorSpec(self._text(f"{where}: name", entry.get("name")), dtype, dims)
+
+    def _agree(self, kind: str, written: tuple[TensorSpec, ...], told: tuple[TensorSpec, ...]) -> None:
+        """What the manifest says must be what the ONNX artifact has; a fixed size for a free one is allowed."""
+        if not written:
+            return
+        if [spec.name for spec in written] != [spec.name for spec in told]:
+            raise self._wrong(
+                f"{kind}s are {[s.name for s in written]}, but the onnx artifact has {[s.name for s in told]}"
+            )
+        for mine, theirs in zip(written, told, strict=True):
+            sizes = (
+                theirs.shape is None
+                or mine.shape is None
+                or (
+                    len(mine.shape) == len(theirs.shape)
+                    and all(a == b or not isinstance(b, int) for a, b in zip(mine.shape, theirs.shape, strict=True))
+                )
+            )
+            if mine.dtype != theirs.dtype or not sizes:
+                raise self._wrong(f"{kind} {mine} does not fit the onnx artifact's {theirs}")
+
+    def _tables(self, key: str) -> list[Mapping[str, Any]]:
+        value = self._content.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+            raise self._wrong(f"{key} is no list of tables", fix=f"write [[{key}]]")
+        return value
+
+    def _table(self, where: str, value: Any) -> Mapping[str, Any]:
+        if not isinstance(value, dict):
+            raise self._wrong(f"{where} is {'missing' if value is None else 'no table'}")
+        return value
+
+    def _text(self, where: str, value: Any) -> str:
+        if not isinstance(value, str) or not value:
+            raise self._wrong(f"{where} is {'missing' if value is None else repr(value)}, expected a text")
+        return value
+
+    def _keys(self, where: str, table: Mapping[str, Any], known: set[str]) -> None:
+        for key in table:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+                raise self._wrong(f"{where} has the unknown key {key!r}", fix=hint)
+
+    def _wrong(self, problem: str, fix: str = "") -> BundleError:
+        return BundleError(f"{self._path}: {problem}", fix=fix)
+
+
+def _is_dim(dim: Any) -> bool:
+    return (isinstance(dim, str) and bool(dim)) or (type(dim) is int and dim >= 0)

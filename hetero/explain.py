@@ -1,0 +1,97 @@
+"""What `Session.explain()` gives: the story of a session, to read or to test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from hetero.telemetry.records import Attempt, Record
+
+if TYPE_CHECKING:
+    from hetero.scheduler.candidate import Candidate
+
+
+@dataclass(frozen=True)
+class CandidateReport:
+    """One candidate of a session.
+
+    Attributes:
+        device: The device's name.
+        state: `ready`, `not loaded` (not needed so far), `unsupported`, `failed`, `set aside` or `unavailable`.
+        reason: Why it is not used.
+        load_seconds: What loading took, measured; None when it was not loaded at `Runtime.load`.
+        answered: How many of the kept records it answered.
+        simulated: The device is a simulator.
+        details: What the backend decided at load.
+    """
+
+    device: str
+    state: str
+    reason: str
+    load_seconds: float | None
+    answered: int
+    simulated: bool
+    details: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, candidate: Candidate, load: Attempt | None, answered: int) -> CandidateReport:
+        """The report on a candidate as it stands now."""
+        over = candidate.passed_over
+        state = over.outcome if over else "ready" if candidate.ready else "not loaded"
+        details = dict(candidate.executable.details) if candidate.executable is not None else {}
+        seconds = load.seconds if load and load.outcome == "ok" else None
+        return cls(candidate.name, state, over.reason if over else "", seconds, answered, candidate.simulated, details)
+
+    def __str__(self) -> str:
+        name = f"{self.device} (simulated)" if self.simulated else self.device
+        parts = [f"{name}: {self.state}"]
+        if self.reason:
+            parts.append(self.reason)
+        if self.load_seconds is not None:
+            parts.append(f"loaded in {self.load_seconds * 1e3:.0f} ms")
+        if self.answered:
+            parts.append(f"answered {self.answered}")
+        if self.details:
+            parts.append(", ".join(f"{key}={value}" for key, value in self.details.items()))
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Candidates, what was taken and why, and what actually ran.
+
+    Attributes:
+        program: The program's name.
+        device: Where the next request goes; None when the session is closed.
+        fallback: `allow` or `forbid`.
+        candidates: In the order in which they are considered.
+        absent: Backends without a device on this machine, with reason and fix.
+        last: The last request's record, if one is kept.
+    """
+
+    program: str
+    device: str | None
+    fallback: str
+    candidates: tuple[CandidateReport, ...]
+    absent: tuple[str, ...]
+    last: Record | None
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.program}: next request on {self.device or 'no device'}, fallback={self.fallback}",
+            "candidates:",
+        ]
+        lines += [f"  {place}. {candidate}" for place, candidate in enumerate(self.candidates, 1)]
+        if self.absent:
+            lines += ["not on this machine:", *(f"  - {entry}" for entry in self.absent)]
+        if self.last is not None:
+            lines.append("last request:")
+            lines += [f"  - {attempt} ({attempt.seconds * 1e3:.2f} ms)" for attempt in self.last.attempts]
+            if self.last.error:
+                lines.append(f"  ended with {self.last.error.splitlines()[0]}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The explanation as JSON-ready values."""
+        return {**asdict(self), "last": self.last.to_dict() if self.last else None}

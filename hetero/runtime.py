@@ -1,0 +1,371 @@
+"""Runtime: the devices of this machine, and the programs loaded on them."""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import functools
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any
+
+from hetero.backend import Backend, BackendFactory, Device, Host
+from hetero.bundle import Source, open_program
+from hetero.errors import ClosedError, OptionError, Unavailable
+from hetero.options import check_options
+from hetero.plugins import BrokenPlugin, Plugins
+from hetero.program import Program
+from hetero.scheduler.candidate import Candidate, reason_of
+from hetero.scheduler.dispatch import Fallback, load_first
+from hetero.scheduler.policy import Owned, default_chain, matches, pick
+from hetero.session import Session
+from hetero.telemetry.records import Records
+
+_log = logging.getLogger(__name__)
+
+Options = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A backend, or one named in the chain, that gives no device on this machine.
+
+    Attributes:
+        backend: Its name.
+        reason: Why.
+        fix: What the user can do.
+    """
+
+    backend: str
+    reason: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.backend}: {self.reason}" + (f" (fix: {self.fix})" if self.fix else "")
+
+
+class Runtime:
+    """The devices of this machine and the sessions on them. A context manager; usable from any thread.
+
+    Args:
+        chain: Devices or backends in the order of preference; everything found, NPUs first, when not given. A name
+            that is not on this machine is passed over, which `explain()` and each record say.
+        backends: Backend classes besides those of the installed plugins.
+        options: Options by backend: `{"cpu": {"threads": 2}}`.
+        simulate: Machines to imitate (`rk3588`, `phoenix`); also from the environment: `HETERO_SIMULATE`.
+        plugins: Whether installed plugins are used.
+        host: The machine to look at, for tests.
+        keep_records: How many records of finished requests are kept.
+
+    Raises:
+        OptionError: An unknown backend, device, option or simulated machine.
+    """
+
+    def __init__(
+        self,
+        *,
+        chain: str | Sequence[str] | None = None,
+        backends: Iterable[BackendFactory] = (),
+        options: Options | None = None,
+        simulate: str | Sequence[str] | None = None,
+        plugins: bool = True,
+        host: Host | None = None,
+        keep_records: int = 1000,
+    ) -> None:
+        self._host = _host(host, simulate)
+        self.records = Records(keep_records)
+        self._plugins = Plugins()
+        if plugins:
+            self._plugins.discover()
+        self._backends: dict[str, Backend] = {}
+        self._absent: list[Absent] = []
+        self._make_backends([*self._plugins.backends(), *backends])
+        self._options = self._check_backend_names(options or {})
+        self._check_simulated()
+        self._chain = self._order(self._probe(), chain)
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+        self._closed = ""
+        _live.add(self)
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """The devices, first choice first."""
+        return tuple(device for _, device in self._present())
+
+    @property
+    def absent(self) -> tuple[Absent, ...]:
+        """The backends that give no device here, with the reason and the fix."""
+        return tuple(self._absent)
+
+    @property
+    def broken_plugins(self) -> tuple[BrokenPlugin, ...]:
+        """The plugins that could not be taken in."""
+        return tuple(self._plugins.broken)
+
+    @property
+    def backends(self) -> Mapping[str, Backend]:
+        """The backends by name, those without a device here included."""
+        return dict(self._backends)
+
+    def program_names(self) -> list[str]:
+        """The names that `load` knows besides paths."""
+        return self._plugins.program_names()
+
+    def open(self, source: Source) -> Program:
+        """The program of a path or name, without loading it on a device. Errors as `load`."""
+        return open_program(source, self._plugins.program, self._plugins.program_names)
+
+    def load(
+        self,
+        source: Source,
+        *,
+        device: str | Sequence[str] | None = None,
+        fallback: Fallback = "allow",
+        options: Options | None = None,
+        standby: bool = True,
+    ) -> Session:
+        """Make a program ready on the first device that takes it.
+
+        Args:
+            source: A path to an `.onnx` file or a bundle folder, a name (of a kernel, a Whisper encoder), or a Program.
+            device: Use only this device (or backend), or these in this order.
+            fallback: `forbid` makes a failure of the first candidate an error, at load and in every request.
+            options: Options by backend, over those of the Runtime and of the bundle.
+            standby: Load the program on the last candidate (the CPU, as a rule) too, so that a failing device costs no
+                load in the middle of a run.
+
+        Raises:
+            ProgramError: What `source` names cannot be used on any device.
+            OptionError: An unknown device or option.
+            AllDevicesFailed: No device takes it; `attempts` tells each one's reason.
+            FallbackForbidden: The first candidate does not take it.
+        """
+        self._check_open()
+        if fallback not in ("allow", "forbid"):
+            raise OptionError(f"fallback is {fallback!r}, expected 'allow' or 'forbid'")
+        program = self.open(source)
+        candidates = self._candidates(program, self._check_backend_names(options or {}), device)
+        try:
+            attempts = load_first(program.name, candidates, fallback)
+            if standby and fallback == "allow" and not candidates[-1].ready:
+                candidates[-1].load()
+        except BaseException:
+            for candidate in candidates:
+                candidate.close(timeout=0)
+            raise
+        session = Session(self, program, candidates, fallback, attempts)
+        with self._lock:
+            if not self._closed:
+                self._sessions.add(session)
+                return session
+        session.close()
+        raise self._closed_error()
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Close every session, then the backends. Requests in flight are waited for; calling it again does nothing.
+
+        Args:
+            timeout: Seconds that each running call is given; a call that takes longer is left alone and its
+                executable is not freed.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = "the Runtime is closed"
+            sessions, pool = list(self._sessions), self._pool
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+        for session in sessions:
+            session.close(timeout)
+        for backend in self._backends.values():
+            try:
+                backend.close()
+            except Exception:
+                _log.exception("closing the backend %s failed", backend.name)
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<hetero.Runtime {' > '.join(device.name for device in self.devices) or 'without devices'}>"
+
+    def _executor(self) -> concurrent.futures.ThreadPoolExecutor:
+        """The threads of `submit`, `arun` and `map`; made on first use."""
+        with self._lock:
+            if self._closed:
+                raise self._closed_error()
+            if self._pool is None:
+                workers = max(4, sum(device.lanes for device in self.devices) + 2)
+                self._pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="hetero")
+            return self._pool
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._closed_error()
+
+    def _closed_error(self) -> ClosedError:
+        return ClosedError(self._closed, fix="make a new Runtime")
+
+    def _forked(self) -> None:
+        """In the child of a fork: nothing of a vendor's runtime may be touched, not even to free it."""
+        self._lock = threading.Lock()
+        self._closed = "this Runtime was made before a fork and cannot be used in the child process"
+        self._pool = None
+        for session in list(self._sessions):
+            session._forked(self._closed)
+        _kept_after_fork.append(self)
+
+    def _make_backends(self, factories: Iterable[BackendFactory]) -> None:
+        for factory in factories:
+            name = getattr(factory, "name", getattr(factory, "__name__", repr(factory)))
+            try:
+                backend = factory(self._host)
+            except Exception as error:
+                self._absent.append(Absent(str(name), f"cannot be made: {reason_of(error)}"))
+                continue
+            if backend.name in self._backends:
+                raise OptionError(f"two backends are called {backend.name!r}", fix="rename one, or leave one out")
+            self._backends[backend.name] = backend
+        for broken in self._plugins.broken:
+            self._absent.append(
+                Absent(
+                    broken.name, f"the plugin is broken: {broken.reason}", f"reinstall or remove {broken.distribution}"
+                )
+            )
+
+    def _probe(self) -> list[Owned]:
+        found: list[Owned] = []
+        for name, backend in self._backends.items():
+            try:
+                devices = list(backend.probe())
+            except Unavailable as error:
+                self._absent.append(Absent(name, error.problem, error.fix))
+                continue
+            except Exception as error:
+                _log.warning("probing the backend %s failed", name, exc_info=True)
+                self._absent.append(Absent(name, f"probe failed: {reason_of(error)}"))
+                continue
+            for device in devices:
+                if any(device.name == other.name for _, other in found):
+                    self._absent.append(Absent(name, f"a second device is called {device.name!r}"))
+                else:
+                    found.append((name, device))
+        return found
+
+    def _order(self, found: list[Owned], chain: str | Sequence[str] | None) -> list[Owned | Absent]:
+        """The devices in order, and in their places the absent ones that an explicit chain names."""
+        ordered = default_chain(found)
+        if chain is None:
+            return list(ordered)
+        picked: list[Owned | Absent] = []
+        for name in _names(chain):
+            chosen = [owned for owned in ordered if matches(name, owned[0], owned[1].name)]
+            absent = self._absence(name)
+            if chosen:
+                picked += [owned for owned in chosen if owned not in picked]
+            elif absent is not None:
+                picked.append(absent)
+            else:
+                known = sorted({*self._backends, *(device.name for _, device in found)})
+                raise OptionError(
+                    f"the chain names {name!r}, which is not known here", fix=f"known: {', '.join(known)}"
+                )
+        return picked
+
+    def _present(self) -> list[Owned]:
+        return [entry for entry in self._chain if not isinstance(entry, Absent)]
+
+    def _absence(self, name: str) -> Absent | None:
+        """Why a device that a user names is not here; None when its backend is not known at all."""
+        backend = name.partition(":")[0]
+        for entry in self._absent:
+            if entry.backend == backend:
+                return replace(entry, backend=name)
+        if backend in self._backends and backend != name:
+            return Absent(name, f"the backend {backend!r} has no such device on this machine")
+        return None
+
+    def _candidates(self, program: Program, options: Options, wanted: str | Sequence[str] | None) -> list[Candidate]:
+        chain = self._chain if wanted is None else self._wanted(_names(wanted))
+        return [self._candidate(entry, program, options) for entry in chain]
+
+    def _candidate(self, entry: Owned | Absent, program: Program, options: Options) -> Candidate:
+        if isinstance(entry, Absent):
+            return Candidate.absent(entry.backend, entry.reason + (f" (fix: {entry.fix})" if entry.fix else ""))
+        name, device = entry
+        backend = self._backends[name]
+        layers = (layer.get(name, {}) for layer in (program.options, self._options, options))
+        values = check_options(name, backend.options, *layers)
+        load = functools.partial(backend.load, program, device, values)
+        return Candidate(device.name, name, device.simulated, load, program.signature)
+
+    def _wanted(self, names: Sequence[str]) -> list[Owned]:
+        present = self._present()
+        for name in names:
+            absent = self._absence(name)
+            if absent is not None and not any(matches(name, backend, device.name) for backend, device in present):
+                raise Unavailable(f"the device {name!r} is not available: {absent.reason}", fix=absent.fix)
+        return pick(names, present, [(backend, device.name) for backend, device in present])
+
+    def _check_backend_names(self, options: Options) -> Options:
+        for name, values in options.items():
+            if name not in self._backends and not any(entry.backend == name for entry in self._absent):
+                raise OptionError(
+                    f"options are given for the backend {name!r}, which is not known here",
+                    fix=f"known: {', '.join(sorted(self._backends)) or 'none'}",
+                )
+            if not isinstance(values, Mapping):
+                raise OptionError(f"options for {name!r} are {values!r}, expected a mapping from option to value")
+            if name in self._backends:
+                check_options(name, self._backends[name].options, values)
+        return options
+
+    def _check_simulated(self) -> None:
+        known = {machine for backend in self._backends.values() for machine in backend.simulates}
+        for machine in self._host.simulate:
+            if machine not in known:
+                raise OptionError(
+                    f"no backend can simulate {machine!r}", fix=f"known: {', '.join(sorted(known)) or 'none'}"
+                )
+
+
+def _names(names: str | Sequence[str]) -> list[str]:
+    return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+
+
+def _host(host: Host | None, simulate: str | Sequence[str] | None) -> Host:
+    host = host or Host()
+    if simulate is None:
+        simulate = [name for name in _names(host.environ.get("HETERO_SIMULATE", "")) if name]
+    return replace(host, simulate=tuple(_names(simulate)) or host.simulate)
+
+
+_live: weakref.WeakSet[Runtime] = weakref.WeakSet()
+_kept_after_fork: list[Runtime] = []
+
+
+def _close_all() -> None:
+    for runtime in list(_live):
+        runtime.close(timeout=2.0)
+
+
+def _mark_all_forked() -> None:
+    for runtime in list(_live):
+        runtime._forked()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mark_all_forked)

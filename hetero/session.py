@@ -1,0 +1,232 @@
+"""Session: a program ready to run, and the doors to it. All of them lead to `dispatch`."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from hetero.errors import ClosedError, OptionError
+from hetero.explain import CandidateReport, Explanation
+from hetero.program import Program
+from hetero.scheduler.candidate import Candidate
+from hetero.scheduler.dispatch import Fallback, dispatch
+from hetero.scheduler.policy import pick
+from hetero.telemetry.records import Attempt, Record
+from hetero.tensors import Array
+
+if TYPE_CHECKING:
+    from hetero.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An answer with the record of how it came about.
+
+    Attributes:
+        outputs: The arrays by output name.
+        record: Which devices were tried, and for how long.
+    """
+
+    outputs: Mapping[str, Array]
+    record: Record
+
+    @property
+    def value(self) -> Any:
+        """The array, when there is one output; else the outputs by name."""
+        return _value(self.outputs)
+
+
+class Session:
+    """A program, ready on its first choice of devices. Made by `Runtime.load`; usable from any thread.
+
+    Inputs are given as one array per input, in the program's order, or as a single mapping from input name to array.
+    Arrays must have the declared dtype; numbers and lists are converted. What comes back is the array, or for a program
+    of several outputs a mapping by name.
+
+    Every door takes `device=` (a device or backend of this session, or several in order; all, when not given) and
+    `fallback=` (`"forbid"`: the first candidate's failure is an error; as set at load, when not given).
+
+    Attributes:
+        program: What is run.
+        fallback: As set at load.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        program: Program,
+        candidates: Sequence[Candidate],
+        fallback: Fallback,
+        loaded: Sequence[Attempt],
+    ) -> None:
+        self.program = program
+        self.fallback: Fallback = fallback
+        self._runtime = runtime
+        self._candidates = tuple(candidates)
+        self._loaded = tuple(loaded)
+        self._records = runtime.records
+        self._closed = ""
+
+    def __call__(
+        self, *inputs: Any, device: str | Sequence[str] | None = None, fallback: Fallback | None = None
+    ) -> Any:
+        """Run here, in this thread.
+
+        Raises:
+            InputError: The inputs do not fit the program.
+            AllDevicesFailed: No device answered; `attempts` tells each one's reason.
+            FallbackForbidden: The first candidate did not answer.
+            ClosedError: The session is closed.
+        """
+        return _value(self._run(self.program.signature.feed(inputs), device, fallback)[0])
+
+    def run(self, *inputs: Any, device: str | Sequence[str] | None = None, fallback: Fallback | None = None) -> Result:
+        """Run here, in this thread, and give the record with the answer. Errors as for a call."""
+        return Result(*self._run(self.program.signature.feed(inputs), device, fallback))
+
+    def submit(
+        self, *inputs: Any, device: str | Sequence[str] | None = None, fallback: Fallback | None = None
+    ) -> concurrent.futures.Future[Any]:
+        """Run in a thread of the Runtime.
+
+        Inputs are checked before this returns, and must not be changed until the future is done.
+
+        Returns:
+            A future of what a call would return.
+        """
+        self._check_open()
+        feed = self.program.signature.feed(inputs)
+        try:
+            return self._runtime._executor().submit(lambda: _value(self._run(feed, device, fallback)[0]))
+        except RuntimeError:
+            self._check_open()
+            raise ClosedError("the interpreter is shutting down: no new requests") from None
+
+    async def arun(
+        self, *inputs: Any, device: str | Sequence[str] | None = None, fallback: Fallback | None = None
+    ) -> Any:
+        """Run in a thread of the Runtime while the event loop goes on. Returns what a call would."""
+        import asyncio
+
+        return await asyncio.wrap_future(self.submit(*inputs, device=device, fallback=fallback))
+
+    def map(
+        self,
+        items: Iterable[Any],
+        *,
+        in_flight: int | None = None,
+        device: str | Sequence[str] | None = None,
+        fallback: Fallback | None = None,
+    ) -> Generator[Any, None, None]:
+        """Run one item after another, several at a time, and give the answers in the items' order.
+
+        Args:
+            items: For each request the array, a tuple of arrays, or a mapping by name; taken as they are needed.
+            in_flight: How many requests are under way at most; by default two per lane of the session's devices.
+            device: As for every door.
+            fallback: As for every door.
+
+        Yields:
+            What a call with that item would return. A failed request raises here, in its turn; those not begun are
+            then cancelled.
+        """
+        if in_flight is None:
+            in_flight = 2 * sum(c.executable.lanes for c in self._candidates if c.executable is not None)
+        elif in_flight < 1:
+            raise OptionError(f"in_flight is {in_flight}, expected at least 1")
+        pending: deque[concurrent.futures.Future[Any]] = deque()
+        try:
+            for item in items:
+                inputs = item if isinstance(item, tuple) else (item,)
+                pending.append(self.submit(*inputs, device=device, fallback=fallback))
+                if len(pending) >= in_flight:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+    @property
+    def device(self) -> str | None:
+        """The device that the next request goes to; None when the session is closed."""
+        ready = (c.name for c in self._candidates if c.ready and c.passed_over is None)
+        return next(ready, None)
+
+    def explain(self) -> Explanation:
+        """The candidates, why each was or was not taken, and what ran where so far."""
+        counts: dict[str, int] = {}
+        for record in self._records:
+            if record.program == self.program.name and record.device is not None:
+                counts[record.device] = counts.get(record.device, 0) + 1
+        loads = {attempt.device: attempt for attempt in self._loaded}
+        reports = [
+            CandidateReport.of(candidate, loads.get(candidate.name), counts.get(candidate.name, 0))
+            for candidate in self._candidates
+        ]
+        absent = (
+            ()
+            if any(c.passed_over and c.passed_over.stage == "probe" for c in self._candidates)
+            else self._runtime.absent
+        )
+        return Explanation(
+            self.program.name,
+            self.device,
+            self.fallback,
+            tuple(reports),
+            tuple(map(str, absent)),
+            self._records.last_of(self.program.name),
+        )
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Wait for running requests, at most `timeout` seconds each, and free the executables."""
+        if self._closed:
+            return
+        self._closed = "the session is closed"
+        for candidate in self._candidates:
+            candidate.close(timeout)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<hetero.Session {self.program.name} on {self._closed or self.device}>"
+
+    def _run(
+        self, feed: dict[str, Array], device: str | Sequence[str] | None, fallback: Fallback | None
+    ) -> tuple[Mapping[str, Array], Record]:
+        if self._closed:
+            self._check_open()
+        candidates: Sequence[Candidate] = self._candidates
+        if device is not None:
+            candidates = pick(device, candidates, [(c.backend, c.name) for c in candidates])
+        record = Record(self.program.name)
+        return dispatch(feed, candidates, fallback or self.fallback, record, self._records), record
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(
+                self._closed, fix="make a new Runtime" if "fork" in self._closed else "load the program again"
+            )
+
+    def _forked(self, reason: str) -> None:
+        self._closed = reason
+        _kept_after_fork.append(self)
+
+
+_kept_after_fork: list[Session] = []
+
+
+def _value(outputs: Mapping[str, Array]) -> Any:
+    if len(outputs) == 1:
+        return next(iter(outputs.values()))
+    return dict(outputs)
