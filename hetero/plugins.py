@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from hetero.errors import PluginError
+from hetero.errors import HeteroError, PluginError
 from hetero.program import Program
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Hooks:
     def hetero_backend(self) -> type[Backend] | Sequence[type[Backend]]:  # type: ignore[empty-body]
         """The plugin's Backend class, or several."""
 
-    @hookspec(firstresult=True)
+    @hookspec
     def hetero_program(self, name: str) -> Program | None:
         """The program that `Runtime.load(name)` means, or None when this plugin knows no such name."""
 
@@ -49,19 +49,21 @@ class BrokenPlugin:
     """A plugin that could not be imported or registered.
 
     Attributes:
+        group: The entry points' group: `hetero.backends` or `hetero.programs`.
         name: The entry point's name.
         value: Where it leads: `package.module`.
         distribution: The installed distribution that brings it.
         reason: Type and message of what went wrong.
     """
 
+    group: str
     name: str
     value: str
     distribution: str
     reason: str
 
     def __str__(self) -> str:
-        return f"plugin {self.name} ({self.value}, from {self.distribution}): {self.reason}"
+        return f"plugin {self.name} of {self.group} ({self.value}, from {self.distribution}): {self.reason}"
 
 
 class Plugins:
@@ -85,8 +87,7 @@ class Plugins:
                 except Exception as error:
                     distribution = point.dist.name if point.dist else "unknown"
                     reason = f"{type(error).__name__}: {error}"
-                    self.broken.append(BrokenPlugin(point.name, point.value, distribution, reason))
-                    _log.warning("skipped %s", self.broken[-1])
+                    self._broke(f"{group}:{point.name}", reason, point.value, distribution)
 
     def register(self, plugin: object, name: str | None = None) -> None:
         """Take in one plugin object.
@@ -103,35 +104,48 @@ class Plugins:
             raise PluginError(f"cannot register plugin {name or plugin!r}: {error}") from error
 
     def backends(self) -> list[type[Backend]]:
-        """The Backend classes of all plugins. One whose hook raises is noted in `broken`."""
+        """The Backend classes of all plugins. A plugin whose hook raises is noted in `broken`."""
         from hetero.backend import Backend
 
-        found: list[type[Backend]] = []
-        for implementation in self._manager.hook.hetero_backend.get_hookimpls():
-            name = implementation.plugin_name
-            try:
-                given = implementation.function()
-                for backend in given if isinstance(given, list | tuple) else [given]:
-                    if not (isinstance(backend, type) and issubclass(backend, Backend)):
-                        raise PluginError(f"hetero_backend() gave {backend!r}, expected a subclass of hetero.Backend")
-                    if not isinstance(getattr(backend, "name", None), str) or not backend.name:
-                        raise PluginError(f"{backend.__qualname__} has no name: set the class attribute `name`")
-                    taken = next((other for other in found if other.name == backend.name), None)
-                    if taken:
-                        raise PluginError(
-                            f"backend name {backend.name!r} is taken by {taken.__module__}.{taken.__qualname__}"
-                        )
-                    found.append(backend)
-            except Exception as error:
-                self.broken.append(BrokenPlugin(name, name, name, f"{type(error).__name__}: {error}"))
-                _log.warning("skipped %s", self.broken[-1])
-        return found
+        found: dict[str, type[Backend]] = {}
+        for plugin, given in self._each(self._manager.hook.hetero_backend):
+            for backend in given if isinstance(given, list | tuple) else [given]:
+                if not (isinstance(backend, type) and issubclass(backend, Backend)):
+                    self._broke(plugin, f"hetero_backend() gave {backend!r}, expected a subclass of hetero.Backend")
+                elif not isinstance(getattr(backend, "name", None), str) or not backend.name:
+                    self._broke(plugin, f"{backend.__qualname__} has no name: set the class attribute `name`")
+                elif backend.name in found:
+                    other = found[backend.name]
+                    self._broke(
+                        plugin, f"backend name {backend.name!r} is taken by {other.__module__}.{other.__qualname__}"
+                    )
+                else:
+                    found[backend.name] = backend
+        return list(found.values())
 
     def program(self, name: str) -> Program | None:
-        """The program of that name from the first plugin that knows it."""
-        program: Program | None = self._manager.hook.hetero_program(name=name)
-        return program
+        """The program of that name from the first plugin that knows it.
+
+        Raises:
+            HeteroError: The plugin knows the name and cannot make the program.
+        """
+        return next((found for _, found in self._each(self._manager.hook.hetero_program, name=name) if found), None)
 
     def program_names(self) -> list[str]:
         """All names that plugins offer."""
-        return sorted({name for names in self._manager.hook.hetero_program_names() for name in names})
+        return sorted({name for _, names in self._each(self._manager.hook.hetero_program_names) for name in names})
+
+    def _each(self, hook: pluggy.HookCaller, **arguments: str) -> Iterator[tuple[str, Any]]:
+        """Each plugin's name and answer; one that raises is noted in `broken` and does the others no harm."""
+        for implementation in hook.get_hookimpls():
+            try:
+                yield implementation.plugin_name, implementation.function(*arguments.values())
+            except HeteroError:
+                raise
+            except Exception as error:
+                self._broke(implementation.plugin_name, f"{type(error).__name__}: {error}")
+
+    def _broke(self, plugin: str, reason: str, value: str = "", distribution: str = "") -> None:
+        group, _, name = plugin.rpartition(":")
+        self.broken.append(BrokenPlugin(group, name, value or plugin, distribution or name, reason))
+        _log.warning("skipped %s", self.broken[-1])

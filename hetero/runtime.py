@@ -239,11 +239,9 @@ class Runtime:
                 raise OptionError(f"two backends are called {backend.name!r}", fix="rename one, or leave one out")
             self._backends[backend.name] = backend
         for broken in self._plugins.broken:
-            self._absent.append(
-                Absent(
-                    broken.name, f"the plugin is broken: {broken.reason}", f"reinstall or remove {broken.distribution}"
-                )
-            )
+            if broken.group == "hetero.backends":
+                reason = f"the plugin is broken: {broken.reason}"
+                self._absent.append(Absent(broken.name, reason, f"reinstall or remove {broken.distribution}"))
 
     def _probe(self) -> list[Owned]:
         found: list[Owned] = []

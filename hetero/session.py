@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,9 @@ class Session:
         self._loaded = tuple(loaded)
         self._records = runtime.records
         self._closed = ""
+        # A session that is dropped without close() frees its executables too; no call can be running then.
+        self._finalizer = weakref.finalize(self, _close_candidates, self._candidates, 0.0)
+        self._finalizer.atexit = False
 
     def __call__(
         self, *inputs: Any, device: str | Sequence[str] | None = None, fallback: Fallback | None = None
@@ -187,8 +191,8 @@ class Session:
         if self._closed:
             return
         self._closed = "the session is closed"
-        for candidate in self._candidates:
-            candidate.close(timeout)
+        self._finalizer.detach()
+        _close_candidates(self._candidates, timeout)
 
     def __enter__(self) -> Session:
         return self
@@ -220,10 +224,16 @@ class Session:
 
     def _forked(self, reason: str) -> None:
         self._closed = reason
+        self._finalizer.detach()
         _kept_after_fork.append(self)
 
 
 _kept_after_fork: list[Session] = []
+
+
+def _close_candidates(candidates: Iterable[Candidate], timeout: float) -> None:
+    for candidate in candidates:
+        candidate.close(timeout)
 
 
 def _value(outputs: Mapping[str, Array]) -> Any:

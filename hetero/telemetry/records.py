@@ -92,8 +92,8 @@ class Record:
 
     @property
     def fell_back(self) -> bool:
-        """A device was tried, or passed over for an earlier failure, before the one that answered."""
-        return any(attempt.outcome in ("failed", "unsupported", "set aside") for attempt in self.attempts)
+        """The device that was asked for first did not answer: it failed, refused, or was passed over."""
+        return bool(self.attempts) and (len(self.attempts) > 1 or self.attempts[0].outcome != "ok")
 
     @property
     def run_seconds(self) -> float:

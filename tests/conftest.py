@@ -1,0 +1,37 @@
+"""Shared set-up: no test touches the user's cache folder, and runtimes are closed when a test ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Converted models are kept between runs, beside pytest's own cache; workers share it.
+os.environ["HETERO_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache" / "hetero")
+for _name in ("HETERO_SIMULATE", "HETERO_BACKENDS", "HETERO_DISABLE_PLUGINS"):
+    os.environ.pop(_name, None)
+
+import hetero  # noqa: E402
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> hetero.Host:
+    """A machine with an empty cache, an empty environment and nothing under /sys and /proc."""
+    return hetero.Host(environ={}, sysroot=tmp_path / "root", cache=tmp_path / "cache")
+
+
+@pytest.fixture
+def make_runtime(host: hetero.Host) -> Iterator[Callable[..., hetero.Runtime]]:
+    """Makes Runtimes of the given backends, without installed plugins, and closes them."""
+    made: list[hetero.Runtime] = []
+
+    def make(*backends: Any, **options: Any) -> hetero.Runtime:
+        made.append(hetero.Runtime(backends=backends, plugins=False, host=options.pop("host", host), **options))
+        return made[-1]
+
+    yield make
+    for runtime in made:
+        runtime.close()
