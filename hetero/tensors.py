@@ -145,13 +145,11 @@ def _array(value: Any, spec: TensorSpec) -> Array:
     """`value` as a C-contiguous array of the spec's dtype, or the reason why that would change its meaning."""
     if not isinstance(value, np.ndarray | np.generic):
         try:
-            given = np.asarray(value)
-            array = given.astype(spec.dtype) if given.dtype == object else given.astype(spec.dtype, casting="same_kind")
-        except (TypeError, ValueError) as error:
+            return _converted(value, spec)
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(
                 f"input {spec.name!r}: a {type(value).__name__} that cannot become {spec.dtype} ({error})"
             ) from None
-        return np.ascontiguousarray(array)
     array = np.asarray(value)
     if array.dtype.kind == "U" and spec.dtype == object:
         return array.astype(object)
@@ -162,6 +160,19 @@ def _array(value: Any, spec: TensorSpec) -> Array:
         )
     # ascontiguousarray would turn a scalar into one of rank 1.
     return np.require(array, dtype=spec.dtype, requirements="C")
+
+
+def _converted(value: Any, spec: TensorSpec) -> Array:
+    """Numbers, texts or nested lists of them as an array, when that loses nothing but a float's precision."""
+    given = np.asarray(value)
+    if spec.dtype == object:
+        return given.astype(object)
+    if given.dtype == object:
+        raise TypeError("not numbers")
+    array = given.astype(spec.dtype, casting="same_kind", order="C")
+    if array.dtype.kind in "iu" and not np.array_equal(array, given):
+        raise OverflowError("out of range")
+    return array
 
 
 def _shape_fix(spec: TensorSpec, array: Array) -> str:
