@@ -35,3 +35,19 @@ def make_runtime(host: hetero.Host) -> Iterator[Callable[..., hetero.Runtime]]:
     yield make
     for runtime in made:
         runtime.close()
+
+
+_skipped: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        _skipped.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where everything was just installed (CI says so), a test that skips did not test what it is there for."""
+    if os.environ.get("HETERO_TEST_NO_SKIPS") and _skipped and not hasattr(session.config, "workerinput"):
+        print("\nskipped, though HETERO_TEST_NO_SKIPS is set:", *_skipped, sep="\n  ")  # noqa: T201
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
