@@ -28,6 +28,8 @@ from hetero.telemetry.records import Records
 
 _log = logging.getLogger(__name__)
 
+_THREADS = "hetero-door"
+
 Options = Mapping[str, Mapping[str, Any]]
 
 
@@ -182,8 +184,9 @@ class Runtime:
             sessions, pool = list(self._sessions), self._pool
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
-        for session in sessions:
-            session.close(timeout)
+        idle = all([session.close(timeout) for session in sessions])
+        if pool is not None and idle and not threading.current_thread().name.startswith(_THREADS):
+            pool.shutdown(wait=True)
         for backend in self._backends.values():
             try:
                 backend.close()
@@ -208,7 +211,7 @@ class Runtime:
                 raise self._closed_error()
             if self._pool is None:
                 workers = max(4, sum(device.lanes for device in self.devices) + 2)
-                self._pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="hetero")
+                self._pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix=_THREADS)
             return self._pool
 
     def _check_open(self) -> None:

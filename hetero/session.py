@@ -186,13 +186,17 @@ class Session:
             self._records.last_of(self.program.name),
         )
 
-    def close(self, timeout: float = 10.0) -> None:
-        """Wait for running requests, at most `timeout` seconds each, and free the executables."""
+    def close(self, timeout: float = 10.0) -> bool:
+        """Wait for running requests, at most `timeout` seconds each, and free the executables.
+
+        Returns:
+            Whether no request is running any more; an executable that hangs is not freed.
+        """
         if self._closed:
-            return
+            return True
         self._closed = "the session is closed"
         self._finalizer.detach()
-        _close_candidates(self._candidates, timeout)
+        return _close_candidates(self._candidates, timeout)
 
     def __enter__(self) -> Session:
         return self
@@ -231,9 +235,8 @@ class Session:
 _kept_after_fork: list[Session] = []
 
 
-def _close_candidates(candidates: Iterable[Candidate], timeout: float) -> None:
-    for candidate in candidates:
-        candidate.close(timeout)
+def _close_candidates(candidates: Iterable[Candidate], timeout: float) -> bool:
+    return all([candidate.close(timeout) for candidate in candidates])
 
 
 def _value(outputs: Mapping[str, Array]) -> Any:

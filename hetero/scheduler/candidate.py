@@ -201,19 +201,24 @@ class Candidate:
         """An attempt on this device."""
         return Attempt(self.name, stage, outcome, reason, seconds, self.simulated)
 
-    def close(self, timeout: float) -> None:
-        """Wait for running calls, then free the executable. One that is still busy after `timeout` is left alone."""
+    def close(self, timeout: float) -> bool:
+        """Wait for running calls, then free the executable. One that is still busy after `timeout` is left alone.
+
+        Returns:
+            Whether no call is running any more.
+        """
         with self._lock:
             executable, self.executable, self._run = self.executable, None, None
             if executable is None:
-                return
+                return True
             if self._lanes is not None and not self._lanes.close(timeout):
                 _log.warning("%s still has a call running; its executable is not freed", self.name)
-                return
+                return False
         try:
             executable.close()
         except Exception:
             _log.exception("%s: closing an executable failed", self.name)
+        return True
 
 
 def reason_of(error: BaseException) -> str:
