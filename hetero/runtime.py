@@ -184,8 +184,8 @@ class Runtime:
             sessions, pool = list(self._sessions), self._pool
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
-        idle = all([session.close(timeout) for session in sessions])
-        if pool is not None and idle and not threading.current_thread().name.startswith(_THREADS):
+        ended = [session.close(timeout) for session in sessions]
+        if pool is not None and all(ended) and not threading.current_thread().name.startswith(_THREADS):
             pool.shutdown(wait=True)
         for backend in self._backends.values():
             try:

@@ -236,7 +236,8 @@ _kept_after_fork: list[Session] = []
 
 
 def _close_candidates(candidates: Iterable[Candidate], timeout: float) -> bool:
-    return all([candidate.close(timeout) for candidate in candidates])
+    ended = [candidate.close(timeout) for candidate in candidates]
+    return all(ended)
 
 
 def _value(outputs: Mapping[str, Array]) -> Any:
