@@ -20,9 +20,13 @@ def test_a_folder_appears_when_its_block_ends_well(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_nothing_is_left_when_the_block_raises(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), building(tmp_path / "entry") as folder:
-        (folder / "a").write_text("half")
-        raise error
+    def half() -> None:
+        with building(tmp_path / "entry") as folder:
+            (folder / "a").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        half()
     assert list(tmp_path.iterdir()) == []
 
 
