@@ -1,0 +1,1 @@
+"""GELU of int8 values by a table of 256."""

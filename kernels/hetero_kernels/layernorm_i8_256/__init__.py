@@ -1,0 +1,1 @@
+"""Layer normalisation of rows of 256 int8 values."""

@@ -1,0 +1,1 @@
+"""Products of 64x64 int8 matrices."""

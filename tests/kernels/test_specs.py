@@ -1,0 +1,166 @@
+"""Kernels are found by name, and their functions keep to their specs."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hetero_kernels
+from hetero.errors import InputError, ProgramNotFound
+from hetero.plugins import Plugins
+from hetero.tensors import Array
+from hetero_kernels import Kernel, get, names
+
+NAMES = ("attention_i8_64x64", "gelu_i8", "layernorm_i8_256", "matmul_i8_64x64")
+ROOT = Path(__file__).parents[2]
+
+every_kernel = pytest.mark.parametrize("kernel", [get(name) for name in NAMES], ids=NAMES)
+
+
+def inputs_of(kernel: Kernel, items: int) -> dict[str, Array]:
+    rng = np.random.default_rng(items)
+    given = {}
+    for spec in kernel.inputs:
+        shape = [dim if isinstance(dim, int) else items for dim in spec.shape or ()]
+        given[spec.name] = rng.integers(-128, 128, shape).astype(np.int8)
+    return given
+
+
+def batched(kernel: Kernel) -> set[str]:
+    """The inputs that have one item per tile, row or element; the others are the same for all."""
+    return {spec.name for spec in kernel.inputs if spec.shape and isinstance(spec.shape[0], str)}
+
+
+@pytest.fixture
+def plugins() -> Plugins:
+    plugins = Plugins()
+    plugins.register(hetero_kernels, "kernels")
+    return plugins
+
+
+def test_the_names_are_those_of_the_docs() -> None:
+    assert names() == NAMES
+    docs = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
+    assert [name for name in NAMES if f"`{name}`" not in docs] == []
+
+
+def test_an_unknown_kernel_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(ProgramNotFound, match="attention_i8_64x64, gelu_i8") as caught:
+        get("attention_i8_64x46")
+    assert caught.value.fix == "use 'attention_i8_64x64'"
+
+
+@every_kernel
+def test_the_hook_gives_a_program_that_carries_the_kernel(kernel: Kernel, plugins: Plugins) -> None:
+    program = plugins.program(kernel.name)
+    assert program is not None
+    assert (program.name, program.source) == (kernel.name, kernel.name)
+    assert (program.inputs, program.outputs) == (kernel.inputs, kernel.outputs)
+    (artifact,) = program.artifacts
+    assert (artifact.kind, artifact.name, artifact.path) == ("kernel", kernel.name, None)
+    assert artifact.payload is kernel
+
+
+def test_the_hook_leaves_unknown_names_to_other_plugins(plugins: Plugins) -> None:
+    assert plugins.program("whisper-tiny.en") is None
+    assert hetero_kernels.hetero_program("ATTENTION_I8_64X64") is None
+
+
+def test_the_hook_lists_every_name_that_it_answers_to(plugins: Plugins) -> None:
+    assert plugins.program_names() == list(NAMES)
+
+
+@every_kernel
+@pytest.mark.parametrize("items", [0, 1, 3, 5])
+def test_reference_and_model_keep_to_the_specs(kernel: Kernel, items: int) -> None:
+    given = inputs_of(kernel, items)
+    checked = kernel.program().signature.feed([given])
+    got = kernel.reference(**checked)
+    kernel.program().signature.check_outputs(got)
+    assert list(got) == [spec.name for spec in kernel.outputs]
+    model = kernel.model(**checked)
+    assert {name: array.shape for name, array in model.items()} == {name: array.shape for name, array in got.items()}
+    assert {array.dtype for array in model.values()} == {np.dtype(np.float32)}
+    assert all(array.shape[0] == items for array in got.values())
+
+
+@every_kernel
+def test_the_first_dimension_is_symbolic_and_one_name_in_a_kernel(kernel: Kernel) -> None:
+    firsts = {
+        spec.shape[0] for spec in (*kernel.inputs, *kernel.outputs) if spec.shape and spec.name in batched(kernel)
+    }
+    firsts |= {spec.shape[0] for spec in kernel.outputs if spec.shape}
+    assert len(firsts) == 1
+    assert isinstance(firsts.pop(), str)
+
+
+@every_kernel
+def test_items_do_not_depend_on_their_neighbours(kernel: Kernel) -> None:
+    # 70 tiles are more than the attention reference takes at once, and no multiple of that.
+    given = inputs_of(kernel, 70)
+    together = kernel.reference(**given)
+    for i in (0, 31, 32, 69):
+        alone = kernel.reference(**{name: a[i : i + 1] if name in batched(kernel) else a for name, a in given.items()})
+        for name, array in alone.items():
+            np.testing.assert_array_equal(array[0], together[name][i])
+
+
+@every_kernel
+def test_inputs_are_only_read_and_never_handed_out(kernel: Kernel) -> None:
+    given = inputs_of(kernel, 3)
+    before = {name: array.copy() for name, array in given.items()}
+    for array in given.values():
+        array.setflags(write=False)
+    got = kernel.reference(**given)
+    for name, array in given.items():
+        np.testing.assert_array_equal(array, before[name])
+        assert not any(np.shares_memory(array, output) for output in got.values())
+    assert all(output.flags.writeable for output in got.values())
+
+
+@every_kernel
+def test_the_memory_layout_of_inputs_does_not_matter(kernel: Kernel) -> None:
+    given = inputs_of(kernel, 6)
+    strided = {name: np.repeat(array, 2, axis=0)[::2] for name, array in given.items()}
+    expected = kernel.reference(**given)
+    for name, array in kernel.reference(**strided).items():
+        np.testing.assert_array_equal(array, expected[name])
+
+
+@every_kernel
+def test_a_call_of_the_kernel_checks_its_inputs(kernel: Kernel) -> None:
+    given = inputs_of(kernel, 2)
+    expected = kernel.reference(**given)
+    for name, array in kernel(*given.values()).items():
+        np.testing.assert_array_equal(array, expected[name])
+    with pytest.raises(InputError, match="has dtype int32, expected int8"):
+        kernel({name: array.astype(np.int32) for name, array in given.items()})
+    with pytest.raises(InputError, match="has shape"):
+        kernel({name: array[..., np.newaxis] for name, array in given.items()})
+
+
+@every_kernel
+def test_kernels_can_be_sent_to_another_process(kernel: Kernel) -> None:
+    copy = pickle.loads(pickle.dumps(kernel))
+    assert copy == kernel
+    assert hash(copy) == hash(kernel)
+
+
+@every_kernel
+def test_every_text_is_filled_in(kernel: Kernel) -> None:
+    assert all((kernel.title, kernel.description, kernel.scales))
+
+
+def test_importing_the_kernels_needs_no_vendor_library() -> None:
+    code = "import sys, hetero_kernels; print('\\n'.join({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}
+    )
+    loaded = set(done.stdout.split())
+    assert {"hetero_kernels", "numpy"} <= loaded
+    assert not loaded & {"onnx", "onnxruntime", "av", "tokenizers", "huggingface_hub", "safetensors", "click", "rich"}
