@@ -22,6 +22,8 @@
     ├── DispatchError                     no device gave an answer; `attempts` holds what was tried
     │   ├── AllDevicesFailed                  every candidate failed or refused
     │   └── FallbackForbidden                 the first candidate failed and fallback="forbid" was set
+    ├── QueueFull                         more requests wait than may; nothing was started
+    ├── DeadlineExceeded (TimeoutError)   the answer came too late, or the request was not started in time
     ├── PluginError                       a plugin broke the contract
     ├── AudioError                        audio that cannot be read
     └── ModelError                        a speech model that cannot be found, verified or converted
@@ -146,6 +148,14 @@ class AllDevicesFailed(DispatchError):
 
 class FallbackForbidden(DispatchError):
     """The first candidate failed, and the caller had set fallback="forbid"."""
+
+
+class QueueFull(HeteroError):
+    """More requests wait than may. Nothing of this one was started."""
+
+
+class DeadlineExceeded(HeteroError, TimeoutError):
+    """The request's deadline passed before an answer was there."""
 
 
 class PluginError(HeteroError):

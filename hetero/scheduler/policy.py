@@ -1,17 +1,21 @@
-"""The order in which devices are considered for a program."""
+"""The order in which devices are considered for a program, and the choice among them for a request."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from hetero.backend import Device
 from hetero.errors import OptionError
+
+if TYPE_CHECKING:
+    from hetero.scheduler.request import Request
 
 Owned = tuple[str, Device]
 """A device with its backend's name."""
 
 T = TypeVar("T")
+C = TypeVar("C", bound="View")
 
 
 def default_chain(found: Iterable[Owned]) -> list[Owned]:
@@ -43,3 +47,87 @@ def pick(wanted: str | Sequence[str], candidates: Sequence[T], names: Sequence[t
             raise OptionError(f"device={name!r} is none of the candidates here: {listed}")
         picked += [candidate for candidate in chosen if candidate not in picked]
     return picked
+
+
+class View(Protocol):
+    """What a policy sees of a candidate."""
+
+    name: str
+
+    @property
+    def idle(self) -> bool:
+        """It has a free lane."""
+
+    def expected(self, request: Request) -> float | None:
+        """Seconds that the request is expected to take on it, learned from earlier runs; None when nothing is known."""
+
+    def wait(self, now: float) -> float | None:
+        """Seconds until its next lane is expected to be free; None when nothing is known."""
+
+    @property
+    def watts(self) -> float | None:
+        """Power it takes at work, measured or declared; None when unknown."""
+
+
+class Policy(Protocol):
+    """Chooses where a request runs. Asked when it arrives, and again whenever a lane becomes free."""
+
+    name: str
+
+    def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
+        """The candidate to run on now, one with a free lane; None to wait.
+
+        Args:
+            request: What is to run.
+            options: Healthy candidates in the chain's order, some with a free lane.
+            now: Seconds, on the scheduler's clock.
+        """
+
+
+class Chain:
+    """The first of the chain that has a lane; waits for a busy one when that is expected to be quicker than the next."""
+
+    name = "chain"
+
+    def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
+        best: tuple[float, C] | None = None  # the busy candidate that would finish first
+        for candidate in options:
+            cost = candidate.expected(request)
+            if candidate.idle:
+                waiting_is_quicker = best is not None and cost is not None and best[0] <= cost
+                return None if waiting_is_quicker else candidate
+            wait = candidate.wait(now)
+            if cost is not None and wait is not None and (best is None or wait + cost < best[0]):
+                best = (wait + cost, candidate)
+        return None
+
+
+class Fastest:
+    """The earliest predicted finish. A device of which nothing is known is tried first, so that something is."""
+
+    name = "fastest"
+
+    def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
+        best: tuple[float, C] | None = None
+        for candidate in options:
+            cost, wait = candidate.expected(request), 0.0 if candidate.idle else candidate.wait(now)
+            if cost is None:
+                if candidate.idle:
+                    return candidate
+                continue
+            finish = cost + (wait if wait is not None else cost)
+            if best is None or finish < best[0]:
+                best = (finish, candidate)
+        if best is None or not best[1].idle:
+            return None
+        return best[1]
+
+
+class Throughput:
+    """Whoever is free takes the next request; among several, the quickest. No device is idle while a request waits."""
+
+    name = "throughput"
+
+    def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
+        idle = [candidate for candidate in options if candidate.idle]
+        return min(idle, key=lambda candidate: candidate.expected(request) or 0.0, default=None)

@@ -1,0 +1,79 @@
+"""One request on its way: what it carries, how long it may take, and who wants its answer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hetero.telemetry.records import Record
+from hetero.tensors import Array
+
+if TYPE_CHECKING:
+    from hetero.backend import Call
+    from hetero.scheduler.candidate import Candidate
+
+_arrivals = itertools.count()
+
+
+class Request:
+    """One request.
+
+    Attributes:
+        inputs: Checked arrays by name.
+        record: What happened so far.
+        arrived: When it came, on the scheduler's clock.
+        priority: Higher goes first; one step is worth the board's `ageing` seconds of waiting.
+        deadline: When the answer stops being of use, on the scheduler's clock; None for never.
+        candidates: Where it may run, in order.
+        forbid_fallback: Only the first candidate may answer.
+        tried: Those that have failed it.
+        assigned: Called once with a candidate and a lane when its turn has come.
+    """
+
+    __slots__ = (
+        "arrived",
+        "assigned",
+        "candidates",
+        "deadline",
+        "forbid_fallback",
+        "inputs",
+        "number",
+        "order",
+        "priority",
+        "record",
+        "tried",
+    )
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Array],
+        record: Record,
+        candidates: tuple[Candidate, ...],
+        *,
+        arrived: float,
+        priority: int = 0,
+        deadline: float | None = None,
+        forbid_fallback: bool = False,
+        ageing: float = 1.0,
+    ) -> None:
+        self.inputs = inputs
+        self.record = record
+        self.candidates = candidates
+        self.arrived = arrived
+        self.priority = priority
+        self.deadline = deadline
+        self.forbid_fallback = forbid_fallback
+        self.tried: set[Candidate] = set()
+        self.assigned: Callable[[Candidate, Call], Any] | None = None
+        # Waiting raises every request's standing at the same pace, so the order of two never changes: a fixed key will do.
+        self.order = arrived - priority * ageing
+        self.number = next(_arrivals)
+
+    def __lt__(self, other: Request) -> bool:
+        return (self.order, self.number) < (other.order, other.number)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the inputs."""
+        return sum(array.nbytes for array in self.inputs.values())
