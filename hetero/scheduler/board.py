@@ -1,7 +1,8 @@
 """The board of a session: who waits, which lanes are free, and who gets the next one.
 
-All lanes of all devices hang on one board, so that a request can wait for whichever device suits it first. A free lane is
-taken without waking anybody; a lane that is given back goes straight to the request whose turn it is.
+All lanes of all devices hang on one board. A free lane is taken without waking anybody. A request that has to wait is
+queued for the device that the policy plans for it, or for whichever is free first; a lane that is given back goes
+straight to the request whose turn it is, and a device with nothing queued helps out where it would end one sooner.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from hetero.scheduler.candidate import Candidate
     from hetero.scheduler.policy import Policy
     from hetero.scheduler.request import Request
+
+_LOOK = 64
 
 Assignment = tuple["Candidate", Call]
 
@@ -46,22 +49,23 @@ class Board:
         self._max_waiting = max_waiting
         self._max_bytes = max_waiting_bytes
         self._room = threading.Condition(threading.Lock())
-        self._waiting: list[Request] = []
+        self._queues: dict[Candidate | None, list[Request]] = {}
+        self._waiting = 0
         self._bytes = 0
         self._closed = ""
 
     @property
     def waiting(self) -> int:
         """How many requests wait for a lane."""
-        return len(self._waiting)
+        return self._waiting
 
     def take(self, request: Request) -> Assignment | None:
-        """A lane for a request at once, ahead of nobody who has waited longer; None when it has to wait."""
+        """A lane for a request at once, unless somebody waits who comes before it; None when it has to wait."""
         with self._room:
             self._check_open()
-            if self._waiting and self._waiting[0] < request:
+            if self._waiting and any(queue and queue[0] < request for queue in self._queues.values()):
                 return None
-            return self._choose(request)
+            return self._assign(request)
 
     def enter(self, request: Request, wait: float | None) -> None:
         """Let a request wait; `request.assigned` is called with its lane, possibly before this returns.
@@ -79,15 +83,18 @@ class Board:
             self._check_open()
             if not self._fits(nbytes) and not self._room.wait_for(lambda: self._closed or self._fits(nbytes), wait):
                 raise QueueFull(
-                    f"{len(self._waiting)} requests ({self._bytes} bytes) wait already; at most "
+                    f"{self._waiting} requests ({self._bytes} bytes) wait already; at most "
                     f"{self._max_waiting} requests and {self._max_bytes} bytes may",
                     fix="send slower, wait for room (on_full='wait'), or raise max_waiting",
                 )
             self._check_open()
-            bisect.insort(self._waiting, request)
-            self._bytes += nbytes
-            ready = self._match()
-        _tell(ready)
+            assignment = self._assign(request)
+            if assignment is None:
+                bisect.insort(self._queues.setdefault(request.planned, []), request)
+                self._waiting += 1
+                self._bytes += nbytes
+                return
+        _tell([(request, assignment)])
 
     def leave(self, request: Request) -> bool:
         """Take a request out of the queue.
@@ -96,22 +103,37 @@ class Board:
             Whether it was still there; if not, it has a lane.
         """
         with self._room:
-            if request not in self._waiting:
+            queue = self._queues.get(request.planned, [])
+            place = bisect.bisect_left(queue, request)
+            if place == len(queue) or queue[place] is not request:
                 return False
-            self._remove(request)
+            self._remove(queue, place)
             return True
 
     def give_back(self, candidate: Candidate, call: Call) -> None:
         """A lane is free again."""
         with self._room:
             candidate.free.append(call)
-            ready = self._match() if self._waiting else ()
+            ready = self._serve(candidate) if self._waiting else ()
         _tell(ready)
 
-    def changed(self) -> None:
-        """A candidate became usable: those who wait may want it."""
+    def changed(self, candidate: Candidate) -> None:
+        """A candidate became usable, or is no longer: plan anew for those who wait."""
         with self._room:
-            ready = self._match()
+            waiting = sorted(request for queue in self._queues.values() for request in queue)
+            self._queues.clear()
+            for request in waiting:
+                self._unplan(request)
+            ready: list[tuple[Request, Assignment]] = []
+            for request in waiting:
+                assignment = self._assign(request)
+                if assignment is not None:
+                    self._waiting -= 1
+                    self._bytes -= request.nbytes
+                    ready.append((request, assignment))
+                else:
+                    bisect.insort(self._queues.setdefault(request.planned, []), request)
+            self._room.notify_all()
         _tell(ready)
 
     def close(self, reason: str) -> list[Request]:
@@ -122,36 +144,78 @@ class Board:
         """
         with self._room:
             self._closed = reason
-            waiting, self._waiting, self._bytes = self._waiting, [], 0
+            waiting = sorted(request for queue in self._queues.values() for request in queue)
+            self._queues, self._waiting, self._bytes = {}, 0, 0
             self._room.notify_all()
         return waiting
 
-    def _match(self) -> list[tuple[Request, Assignment]]:
-        ready: list[tuple[Request, Assignment]] = []
-        for request in list(self._waiting):
-            assignment = self._choose(request)
-            if assignment is not None:
-                self._remove(request)
-                ready.append((request, assignment))
-            elif not any(candidate.free for candidate in request.candidates):
-                break
-        return ready
-
-    def _choose(self, request: Request) -> Assignment | None:
+    def _assign(self, request: Request) -> Assignment | None:
+        """A free lane by the policy's choice; else the plan is noted in the request."""
         options = [c for c in request.candidates if c.usable and c not in request.tried]
         chosen = self._policy.choose(request, options, self.clock())
-        if chosen is None or not chosen.free:
-            return None
-        return chosen, chosen.free.popleft()
+        if chosen is not None and chosen.free:
+            return chosen, chosen.free.popleft()
+        request.planned = chosen
+        if chosen is not None:
+            request.planned_seconds = chosen.expected(request) or 0.0
+            chosen.backlog += request.planned_seconds
+        return None
 
-    def _remove(self, request: Request) -> None:
-        del self._waiting[bisect.bisect_left(self._waiting, request)]
+    def _serve(self, candidate: Candidate) -> list[tuple[Request, Assignment]]:
+        ready: list[tuple[Request, Assignment]] = []
+        while candidate.free and candidate.usable:
+            found = self._next_for(candidate) or self._help_out(candidate)
+            if found is None:
+                break
+            queue, place = found
+            request = queue[place]
+            self._remove(queue, place)
+            ready.append((request, (candidate, candidate.free.popleft())))
+        return ready
+
+    def _next_for(self, candidate: Candidate) -> tuple[list[Request], int] | None:
+        """The first of those who wait for this candidate or for any."""
+        best: tuple[list[Request], int] | None = None
+        for key in (candidate, None):
+            queue = self._queues.get(key, [])
+            place = next(
+                (i for i, r in enumerate(queue) if candidate in r.candidates and candidate not in r.tried), None
+            )
+            if place is not None and (best is None or queue[place] < best[0][best[1]]):
+                best = queue, place
+        return best
+
+    def _help_out(self, candidate: Candidate) -> tuple[list[Request], int] | None:
+        """A request planned for another candidate that this one would finish sooner."""
+        now = self.clock()
+        for other, queue in self._queues.items():
+            if other is None or other is candidate:
+                continue
+            # From the end of the queue: those have the longest wait ahead, and nobody is overtaken on the other device.
+            for place in range(len(queue) - 1, max(-1, len(queue) - 1 - _LOOK), -1):
+                request = queue[place]
+                if candidate not in request.candidates or candidate in request.tried:
+                    continue
+                here, there = candidate.expected(request), other.wait(now)
+                if here is not None and there is not None and here < there:
+                    return queue, place
+        return None
+
+    def _remove(self, queue: list[Request], place: int) -> None:
+        request = queue.pop(place)
+        self._unplan(request)
+        self._waiting -= 1
         self._bytes -= request.nbytes
         self._room.notify()
 
+    def _unplan(self, request: Request) -> None:
+        if request.planned is not None:
+            request.planned.backlog = max(0.0, request.planned.backlog - request.planned_seconds)
+            request.planned = None
+
     def _fits(self, nbytes: int) -> bool:
         # A request that is larger than the bound may wait alone, else it could never run.
-        return len(self._waiting) < self._max_waiting and (not self._waiting or self._bytes + nbytes <= self._max_bytes)
+        return self._waiting < self._max_waiting and (not self._waiting or self._bytes + nbytes <= self._max_bytes)
 
     def _check_open(self) -> None:
         if self._closed:

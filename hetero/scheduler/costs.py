@@ -148,7 +148,7 @@ class CostModel:
         return self._costs.get(key)
 
     def predict(self, key: Key) -> float | None:
-        """Expected seconds of a run: the key's median, else the nearest shapes' in proportion to their size, else None."""
+        """Expected seconds of a run: the key's median, else the nearest shapes' in proportion to size, else None."""
         cost = self._costs.get(key)
         if cost is not None and cost.median is not None:
             return cost.median

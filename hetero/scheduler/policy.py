@@ -75,31 +75,34 @@ class Policy(Protocol):
     name: str
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
-        """The candidate to run on now, one with a free lane; None to wait.
+        """The candidate to run on: at once when it has a free lane, else the request waits for it.
 
         Args:
             request: What is to run.
-            options: Healthy candidates in the chain's order, some with a free lane.
+            options: Healthy candidates in the chain's order.
             now: Seconds, on the scheduler's clock.
+
+        Returns:
+            One of `options`; None to wait for whichever is free first.
         """
 
 
 class Chain:
-    """The first of the chain that has a lane; waits for a busy one when that is expected to be quicker than the next."""
+    """The first of the chain that has a lane; waits for a busy one where that is expected to be quicker."""
 
     name = "chain"
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
+        """See `Policy.choose`."""
         best: tuple[float, C] | None = None  # the busy candidate that would finish first
         for candidate in options:
             cost = candidate.expected(request)
             if candidate.idle:
-                waiting_is_quicker = best is not None and cost is not None and best[0] <= cost
-                return None if waiting_is_quicker else candidate
+                return best[1] if best is not None and cost is not None and best[0] <= cost else candidate
             wait = candidate.wait(now)
             if cost is not None and wait is not None and (best is None or wait + cost < best[0]):
                 best = (wait + cost, candidate)
-        return None
+        return best[1] if best is not None else None
 
 
 class Fastest:
@@ -108,19 +111,15 @@ class Fastest:
     name = "fastest"
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
+        """See `Policy.choose`."""
         best: tuple[float, C] | None = None
         for candidate in options:
             cost, wait = candidate.expected(request), 0.0 if candidate.idle else candidate.wait(now)
-            if cost is None:
-                if candidate.idle:
-                    return candidate
-                continue
-            finish = cost + (wait if wait is not None else cost)
-            if best is None or finish < best[0]:
-                best = (finish, candidate)
-        if best is None or not best[1].idle:
-            return None
-        return best[1]
+            if candidate.idle and cost is None:
+                return candidate
+            if cost is not None and wait is not None and (best is None or wait + cost < best[0]):
+                best = (wait + cost, candidate)
+        return best[1] if best is not None else None
 
 
 class Throughput:
@@ -129,5 +128,6 @@ class Throughput:
     name = "throughput"
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
+        """See `Policy.choose`."""
         idle = [candidate for candidate in options if candidate.idle]
         return min(idle, key=lambda candidate: candidate.expected(request) or 0.0, default=None)

@@ -28,6 +28,8 @@ class Request:
         candidates: Where it may run, in order.
         forbid_fallback: Only the first candidate may answer.
         tried: Those that have failed it.
+        planned: The candidate for which it waits; None when any will do.
+        planned_seconds: What it is expected to take there.
         assigned: Called once with a candidate and a lane when its turn has come.
     """
 
@@ -40,6 +42,8 @@ class Request:
         "inputs",
         "number",
         "order",
+        "planned",
+        "planned_seconds",
         "priority",
         "record",
         "tried",
@@ -65,8 +69,10 @@ class Request:
         self.deadline = deadline
         self.forbid_fallback = forbid_fallback
         self.tried: set[Candidate] = set()
+        self.planned: Candidate | None = None
+        self.planned_seconds = 0.0
         self.assigned: Callable[[Candidate, Call], Any] | None = None
-        # Waiting raises every request's standing at the same pace, so the order of two never changes: a fixed key will do.
+        # Waiting raises every request's standing at the same pace, so the order of two never changes.
         self.order = arrived - priority * ageing
         self.number = next(_arrivals)
 

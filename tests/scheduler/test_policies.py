@@ -36,6 +36,7 @@ class Worker:
         self.free = deque(Call(lane) for lane in range(lanes))
         self.usable = True
         self.known = known
+        self.backlog = 0.0
         self.ends: list[float] = []
         self.done: list[Request] = []
         self._clock = clock
@@ -51,7 +52,7 @@ class Worker:
         return self.seconds(request) if self.known else None
 
     def wait(self, now: float) -> float | None:
-        return max(0.0, min(self.ends) - now) if self.ends else None
+        return max(0.0, min(self.ends) - now) + self.backlog if self.ends else None
 
 
 class Simulation:
