@@ -103,9 +103,11 @@ def write_decoder(path: Path, dims: Dims, read: Read, *, untied: bool = False, e
             cross_k.append(graph.input(f"cross_k_{i}", np.float32, ("cross_batch", heads, size, "context")))
             cross_v.append(graph.input(f"cross_v_{i}", np.float32, ("cross_batch", heads, "context", size)))
 
-        embedding = graph.weight("decoder.embed_tokens.weight", read("decoder.embed_tokens.weight"))
+        # The one matrix for both ends stands as the product of the logits wants it; a token is one of its columns.
+        embedding = graph.weight("decoder.embed_tokens.weight", read("decoder.embed_tokens.weight").T)
         graph.scope("decoder.embed_tokens")
-        x = graph.op("Gather", embedding, graph.op("Transpose", tokens, perm=[1, 0]), axis=0)
+        x = graph.op("Gather", embedding, graph.op("Transpose", tokens, perm=[1, 0]), axis=1)
+        x = graph.op("Transpose", x, perm=[1, 2, 0])
         past = graph.op("Slice", graph.op("Shape", past_k[0]), graph.shape(0), graph.shape(1), graph.shape(0))
         count = graph.op("Slice", graph.op("Shape", tokens), graph.shape(1), graph.shape(2), graph.shape(0))
         end = graph.op("Add", past, count)
@@ -137,9 +139,9 @@ def write_decoder(path: Path, dims: Dims, read: Read, *, untied: bool = False, e
         graph.scope("logits")
         x = graph.op("Transpose", graph.op("Gather", x, logits_at, axis=0), perm=[1, 0, 2])
         x = part.norm(x, "decoder.layer_norm")
-        matrix = graph.weight(UNTIED, read(UNTIED)) if untied else embedding
+        matrix = graph.weight(UNTIED, read(UNTIED).T) if untied else embedding
         graph.scope("logits")
-        x = graph.op("MatMul", x, graph.op("Transpose", matrix, perm=[1, 0]))
+        x = graph.op("MatMul", x, matrix)
         graph.output(x, "logits", np.float32, ("batch", "m", dims.n_vocab))
         for value, name in new:
             graph.output(value, name, np.float32, ("n", "batch", width))
