@@ -14,7 +14,8 @@ from hetero.whisper.models.model import MODEL_FILE, TOKENIZER_FILE
 INDEX = "model.safetensors.index.json"
 SAFETENSORS = "model.safetensors"
 CT2 = "model.bin"
-ONNX_FILES = ("encoder_model.onnx", "decoder_model.onnx")
+ONNX_ENCODER = "encoder_model.onnx"
+ONNX_DECODERS = ("decoder_model.onnx", "decoder_model_merged.onnx")
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
 
@@ -100,7 +101,22 @@ def ctranslate2_model(weights: tuple[Path, ...], config: Path, tokenizer: Path) 
 
 
 def _onnx(folder: Path) -> Found | None:
-    return None
+    for place in (folder, folder / "onnx"):
+        encoder = place / ONNX_ENCODER
+        decoder = next((place / name for name in ONNX_DECODERS if (place / name).is_file()), place / ONNX_DECODERS[0])
+        if encoder.is_file() or decoder.is_file():
+            break
+    else:
+        return None
+    weights = (encoder, decoder, *sorted({*place.glob(f"{encoder.name}?data"), *place.glob(f"{decoder.name}?data")}))
+    files = {"weights": weights, "configuration": (folder / CONFIG,), **_common(folder)}
+
+    def read() -> Checkpoint:
+        from hetero.whisper.models.onnx_export import read_onnx_export
+
+        return read_onnx_export(encoder, decoder, folder / CONFIG, folder / GENERATION)
+
+    return Found("folder of ONNX files that optimum exported", files, read)
 
 
 def _common(folder: Path) -> dict[str, tuple[Path, ...]]:
@@ -130,7 +146,7 @@ def _unknown(folder: Path) -> ModelError:
     needs = (
         ("Hugging Face", (CONFIG, SAFETENSORS, TOKENIZER_FILE)),
         ("CTranslate2", (CONFIG, CT2, TOKENIZER_FILE)),
-        ("ONNX of optimum", (CONFIG, *ONNX_FILES, TOKENIZER_FILE)),
+        ("optimum's ONNX", (CONFIG, ONNX_ENCODER, ONNX_DECODERS[0], TOKENIZER_FILE)),
         ("hetero's own", (MODEL_FILE, "encoder/", "cross/", "decoder/", TOKENIZER_FILE)),
     )
     missing = "; ".join(

@@ -9,7 +9,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hetero.errors import ModelError
-from hetero.whisper.models.formats import CONFIG, CT2, GENERATION, INDEX, ONNX_FILES, SAFETENSORS, find_model
+from hetero.whisper.models.formats import (
+    CONFIG,
+    CT2,
+    GENERATION,
+    INDEX,
+    ONNX_DECODERS,
+    ONNX_ENCODER,
+    SAFETENSORS,
+    find_model,
+)
 from hetero.whisper.models.model import TOKENIZER_FILE, Progress
 
 _log = logging.getLogger(__name__)
@@ -94,8 +103,9 @@ def _wanted(source: str, names: Iterable[str]) -> list[str]:
     if CT2 in there:
         return [*small, CT2]
     for folder in ("", "onnx/"):
-        if all(folder + name in there for name in ONNX_FILES):
-            return [*small, *(f"{folder}{name}{data}" for name in ONNX_FILES for data in ("", "_data", ".data"))]
+        decoder = next((name for name in ONNX_DECODERS if folder + name in there), None)
+        if decoder and folder + ONNX_ENCODER in there:
+            return [*small, *(f"{folder}{name}{data}" for name in (ONNX_ENCODER, decoder) for data in ("", "?data"))]
     raise ModelError(
         f"{source!r} has no weights in a known format; it has {', '.join(sorted(there)[:12]) or 'no files'}",
         fix=f"choose a model with {SAFETENSORS}, CTranslate2's {CT2} or ONNX files",

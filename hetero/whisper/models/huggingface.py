@@ -49,10 +49,15 @@ def read_safetensors(weights: Sequence[Path], config: Path, generation: Path | N
     tensors: dict[str, Tensor] = {}
     for path in weights:
         tensors.update(_tensors(path))
+    return Checkpoint(dims, without_copy(tensors), suppress, suppress_first)
+
+
+def without_copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors less the logits' matrix, where that is a copy of the embedding."""
     embedding, projection = tensors.get("decoder.embed_tokens.weight"), tensors.get(UNTIED)
     if embedding and projection and np.array_equal(projection.read(), embedding.read()):
-        del tensors[UNTIED]
-    return Checkpoint(dims, tensors, suppress, suppress_first)
+        return {name: tensor for name, tensor in tensors.items() if name != UNTIED}
+    return tensors
 
 
 def read_config(config: Path, generation: Path | None) -> tuple[Dims, tuple[int, ...], tuple[int, ...]]:
