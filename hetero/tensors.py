@@ -180,7 +180,8 @@ def _shape_fix(spec: TensorSpec, array: Array) -> str:
         return ""
     if array.ndim == len(spec.shape) - 1:
         return "add the leading dimension: array[numpy.newaxis]"
-    squeezed = tuple(size for size in array.shape if size != 1)
-    if array.ndim > len(spec.shape) and len(squeezed) == len(spec.shape):
-        return "drop the dimensions of size 1: array.squeeze()"
+    surplus = array.ndim - len(spec.shape)
+    ones = tuple(axis for axis, size in enumerate(array.shape) if size == 1)
+    if 0 < surplus <= len(ones):
+        return f"drop the dimensions of size 1 that are too many: array.squeeze({ones[:surplus]})"
     return ""
