@@ -35,8 +35,11 @@ class Reference:
 
     def logits(self, tokens: list[int], hidden: F64) -> F64:
         """All tokens at once: [n], [context, d] -> [n, vocab]."""
-        embedding = self._w("decoder.embed_tokens.weight")
-        x = embedding[tokens] + self._w("decoder.embed_positions.weight")[: len(tokens)]
+        return self.states(tokens, hidden) @ self._w("decoder.embed_tokens.weight").T
+
+    def states(self, tokens: list[int], hidden: F64) -> F64:
+        """What the logits are made of: [n], [context, d] -> [n, d]."""
+        x = self._w("decoder.embed_tokens.weight")[tokens] + self._w("decoder.embed_positions.weight")[: len(tokens)]
         for i in range(self.dims.n_text_layer):
             layer = f"decoder.layers.{i}"
             y = self._norm(x, f"{layer}.self_attn_layer_norm")
@@ -44,7 +47,7 @@ class Reference:
             y = self._norm(x, f"{layer}.encoder_attn_layer_norm")
             x = x + self._attend(f"{layer}.encoder_attn", self.dims.n_text_head, y, hidden)
             x = x + self._feed_forward(x, layer)
-        return self._norm(x, "decoder.layer_norm") @ embedding.T
+        return self._norm(x, "decoder.layer_norm")
 
     def _w(self, name: str) -> F64:
         return np.asarray(self._read(name), dtype=np.float64)

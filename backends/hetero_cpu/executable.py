@@ -1,0 +1,120 @@
+"""Running an ONNX Runtime session.
+
+Three ways, the fastest per case as `benchmarks/cpu_binding.py` measures it:
+
+- small tensors of fixed shapes: buffers bound once per lane (IO binding), inputs copied in and outputs copied out,
+  which costs less than handing over each array anew;
+- everything else: `session.run`, which reads the caller's arrays and gives new ones, both without a copy;
+- bfloat16, for which ONNX Runtime has no numpy type: raw memory, see `hetero_cpu.bfloat16`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hetero.backend import Array, Call, Executable
+from hetero.errors import ClosedError
+from hetero_cpu import bfloat16
+from hetero_cpu.failures import run_failure
+
+# Up to here copying a tensor is cheaper than handing it over; measured to lie between 16 and 64 KiB.
+_SMALL_BYTES = 16 * 1024
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(bool)": np.dtype(np.bool_),
+    **{f"tensor({sign}int{bits})": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+
+
+class OrtExecutable(Executable):
+    """A program in an ONNX Runtime session.
+
+    Args:
+        ort: The onnxruntime module.
+        session: Its InferenceSession, which all lanes share.
+        lanes: Calls at once.
+        details: For `explain()`.
+        bind: Bind buffers where that is faster; only for sessions that read and write the CPU's memory.
+    """
+
+    def __init__(self, ort: Any, session: Any, lanes: int, details: Mapping[str, Any], *, bind: bool) -> None:
+        self.lanes = lanes
+        self._ort = ort
+        self._session: Any = session
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        self._names = [output.name for output in outputs]
+        # Before 1.24 or so, an output that is an input by name is the caller's own array.
+        self._passed_through = [name for name in self._names if name in {value.name for value in inputs}]
+        self._raw = bfloat16.needed(inputs) or bfloat16.needed(outputs)
+        fixed = bind and not self._passed_through and all(map(_is_small, [*inputs, *outputs]))
+        self._bound = [_Bound(session, inputs, outputs) for _ in range(lanes)] if fixed else []
+        self.details = {**details, "binding": "buffers" if fixed else "raw" if self._raw else "direct"}
+
+    def run(self, inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
+        """Run once; see `Executable.run`."""
+        session = self._session
+        if session is None:
+            raise ClosedError("this executable is closed")
+        try:
+            if self._bound:
+                outputs = self._bound[call.lane].run(inputs)
+                if outputs is not None:
+                    return outputs
+            if self._raw:
+                return bfloat16.run(self._ort, session, inputs, self._names)
+            outputs = dict(zip(self._names, session.run(self._names, inputs), strict=True))
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise run_failure(error) from error
+        for name in self._passed_through:
+            outputs[name] = outputs[name].copy()
+        return outputs
+
+    def close(self) -> None:
+        """Free the session and its buffers."""
+        self._bound = []
+        self._session = None
+
+
+class _Bound:
+    """One lane's buffers, bound to the session once."""
+
+    def __init__(self, session: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        self._session = session
+        self._binding = session.io_binding()
+        self._inputs: list[tuple[str, Array, tuple[int, ...], np.dtype[Any]]] = []
+        self._outputs: list[tuple[str, Array]] = []
+        for value in inputs:
+            buffer = np.empty(value.shape, _DTYPES[value.type])
+            self._binding.bind_cpu_input(value.name, buffer)
+            self._inputs.append((value.name, buffer, buffer.shape, buffer.dtype))
+        for value in outputs:
+            buffer = np.empty(value.shape, _DTYPES[value.type])
+            self._binding.bind_output(value.name, "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
+            self._outputs.append((value.name, buffer))
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
+        """The outputs; None when an array does not fit its buffer, where a copy would broadcast or convert."""
+        for name, buffer, shape, dtype in self._inputs:
+            array = inputs[name]
+            if array.shape != shape or array.dtype != dtype:
+                return None
+            buffer[...] = array
+        self._session.run_with_iobinding(self._binding)
+        return {name: buffer.copy() for name, buffer in self._outputs}
+
+
+def _is_small(value: Any) -> bool:
+    """Of a fixed shape and a few kilobytes. No shape at all means scalar or unknown, which look the same here."""
+    dtype = _DTYPES.get(value.type)
+    shape = value.shape
+    if dtype is None or not shape or not all(type(size) is int and size > 0 for size in shape):
+        return False
+    size: int = math.prod(shape) * dtype.itemsize
+    return size <= _SMALL_BYTES
