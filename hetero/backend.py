@@ -144,12 +144,14 @@ class Call:
     Attributes:
         lane: From 0 to `lanes - 1`; no two calls that run at the same time have the same one. Use it to keep objects
             that must not be shared between threads: one per lane.
+        started: When the call began, on the scheduler's clock; 0 while the lane is free.
     """
 
-    __slots__ = ("lane",)
+    __slots__ = ("lane", "started")
 
     def __init__(self, lane: int = 0) -> None:
         self.lane = lane
+        self.started = 0.0
 
 
 class Executable(ABC):
@@ -180,6 +182,14 @@ class Executable(ABC):
             Unsupported: Not with these shapes.
             ExecutionError: The call failed; `DeviceLost`, `DeviceTimeout`, `OutOfMemory`, `WrongAnswer` where known.
         """
+
+    def cancel(self, call: Call) -> bool:
+        """Ask a running call to end soon, by raising; called from another thread.
+
+        Returns:
+            Whether the vendor's runtime can do that; False leaves the call to run to its end.
+        """
+        return False
 
     def close(self) -> None:  # noqa: B027  most executables have nothing to free
         """Free what the vendor's runtime holds. Called once, when no call is running."""
@@ -214,6 +224,10 @@ class PolledExecutable(ABC):
 
         The arrays in `inputs` stay alive and unchanged until the ticket's result was collected.
         """
+
+    def cancel(self, call: Call) -> bool:
+        """Ask a started run to end soon; as for `Executable.cancel`."""
+        return False
 
     def close(self) -> None:  # noqa: B027
         """Free what the vendor's runtime holds. Called once, when no run is uncollected."""

@@ -37,7 +37,7 @@ class CandidateReport:
     @classmethod
     def of(cls, candidate: Candidate, load: Attempt | None, answered: int) -> CandidateReport:
         """The report on a candidate as it stands now."""
-        over = candidate.passed_over
+        over = candidate.shut_out()
         state = over.outcome if over else "ready" if candidate.ready else "not loaded"
         details = dict(candidate.executable.details) if candidate.executable is not None else {}
         seconds = load.seconds if load and load.outcome == "ok" else None

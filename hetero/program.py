@@ -80,6 +80,16 @@ class Program:
         """The check of a call's inputs and outputs."""
         return Signature(self.inputs, self.outputs)
 
+    @cached_property
+    def identity(self) -> str:
+        """Changes when the program is another one; files count by size and modification time, which is cheap to ask."""
+        parts = [self.name, *map(str, self.inputs), *map(str, self.outputs)]
+        for artifact in self.artifacts:
+            stat = artifact.path.stat() if artifact.path is not None else None
+            parts += [artifact.kind, artifact.target or "", artifact.name or ""]
+            parts += [f"{stat.st_size}:{stat.st_mtime_ns}"] if stat else []
+        return key_of(*parts)
+
     def artifact(self, kind: str, target: str | None = None) -> Artifact:
         """The artifact of that kind (and target, when given).
 

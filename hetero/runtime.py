@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import atexit
-import concurrent.futures
 import functools
 import logging
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from hetero.backend import Backend, BackendFactory, Device, Host
 from hetero.bundle import Source, open_program
+from hetero.cache import key_of
 from hetero.errors import ClosedError, OptionError, Unavailable
 from hetero.options import check_options
 from hetero.plugins import BrokenPlugin, Plugins
 from hetero.program import Program
+from hetero.scheduler.board import Board
+from hetero.scheduler.canary import Canary, make_canary
 from hetero.scheduler.candidate import Candidate, reason_of
-from hetero.scheduler.dispatch import Fallback, load_first
-from hetero.scheduler.policy import Owned, default_chain, matches, pick
+from hetero.scheduler.costs import CostModel
+from hetero.scheduler.dispatch import Dispatcher, Fallback, Limits, load_first
+from hetero.scheduler.policy import Owned, Policy, default_chain, find_policy, matches, pick
+from hetero.scheduler.timers import Timers
+from hetero.scheduler.workers import Workers
 from hetero.session import Session
 from hetero.telemetry.records import Records
 
 _log = logging.getLogger(__name__)
-
-_THREADS = "hetero-door"
 
 Options = Mapping[str, Mapping[str, Any]]
 
@@ -63,6 +66,7 @@ class Runtime:
         plugins: Whether installed plugins are used.
         host: The machine to look at, for tests.
         keep_records: How many records of finished requests are kept.
+        learn: Keep what runs have cost in the cache folder, for the policies' next choice.
 
     Raises:
         OptionError: An unknown backend, device, option or simulated machine.
@@ -78,6 +82,7 @@ class Runtime:
         plugins: bool = True,
         host: Host | None = None,
         keep_records: int = 1000,
+        learn: bool = True,
     ) -> None:
         self._host = _host(host, simulate)
         self.records = Records(keep_records)
@@ -92,7 +97,9 @@ class Runtime:
         self._chain = self._order(self._probe(), chain)
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._lock = threading.Lock()
-        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+        self._workers = Workers()
+        self._timers = Timers()
+        self._costs = CostModel(self._host.cache / "costs.json" if learn else None)
         self._closed = ""
         _live.add(self)
 
@@ -132,6 +139,12 @@ class Runtime:
         fallback: Fallback = "allow",
         options: Options | None = None,
         standby: bool = True,
+        policy: str | Policy = "chain",
+        canary: bool = True,
+        timeout: float | None = None,
+        max_waiting: int = 1024,
+        max_waiting_bytes: int = 1 << 30,
+        on_full: Literal["wait", "raise"] = "wait",
     ) -> Session:
         """Make a program ready on the first device that takes it.
 
@@ -142,6 +155,14 @@ class Runtime:
             options: Options by backend, over those of the Runtime and of the bundle.
             standby: Load the program on the last candidate (the CPU, as a rule) too, so that a failing device costs no
                 load in the middle of a run.
+            policy: `chain`: the first healthy device with a lane, spilling to the next where that is expected to be
+                quicker than waiting; `fastest`: the earliest expected finish; `throughput`: whoever is free.
+            canary: Ask each device a small request when it is loaded, and compare with the last candidate's answer.
+            timeout: Seconds after which a call on a device counts as hung: the device is set aside, the request goes
+                on elsewhere.
+            max_waiting: How many requests may wait for a lane.
+            max_waiting_bytes: How many bytes of inputs may wait.
+            on_full: When more would wait: `wait` for room, or `raise` QueueFull.
 
         Raises:
             ProgramError: What `source` names cannot be used on any device.
@@ -152,17 +173,34 @@ class Runtime:
         self._check_open()
         if fallback not in ("allow", "forbid"):
             raise OptionError(f"fallback is {fallback!r}, expected 'allow' or 'forbid'")
+        if on_full not in ("wait", "raise"):
+            raise OptionError(f"on_full is {on_full!r}, expected 'wait' or 'raise'")
+        if timeout is not None and not timeout > 0:
+            raise OptionError(f"timeout is {timeout!r}, expected seconds, more than 0")
+        if max_waiting < 1 or max_waiting_bytes < 1:
+            raise OptionError("max_waiting and max_waiting_bytes must be at least 1")
+        chosen = find_policy(policy)
         program = self.open(source)
         candidates = self._candidates(program, self._check_backend_names(options or {}), device)
         try:
+            if canary and fallback == "allow":
+                source = _canary_source(program, candidates[-1])
+                for candidate in candidates[:-1]:
+                    candidate.canary = source
             attempts = load_first(program.name, candidates, fallback)
-            if standby and fallback == "allow" and not candidates[-1].ready:
+            if standby and fallback == "allow":
                 candidates[-1].load()
+            if chosen.uses_all and fallback == "allow":
+                for candidate in candidates:
+                    candidate.load()
         except BaseException:
             for candidate in candidates:
                 candidate.close(timeout=0)
             raise
-        session = Session(self, program, candidates, fallback, attempts)
+        limits = Limits(max_waiting, max_waiting_bytes, on_full, timeout)
+        board = Board(chosen, max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes)
+        dispatcher = Dispatcher(candidates, board, self._workers, self._timers, self.records, limits)
+        session = Session(self, program, dispatcher, fallback, attempts, chosen.name)
         with self._lock:
             if not self._closed:
                 self._sessions.add(session)
@@ -181,12 +219,12 @@ class Runtime:
             if self._closed:
                 return
             self._closed = "the Runtime is closed"
-            sessions, pool = list(self._sessions), self._pool
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
-        ended = [session.close(timeout) for session in sessions]
-        if pool is not None and all(ended) and not threading.current_thread().name.startswith(_THREADS):
-            pool.shutdown(wait=True)
+            sessions = list(self._sessions)
+        for session in sessions:
+            session.close(timeout)
+        self._timers.close()
+        self._workers.close(timeout)
+        self._costs.save()
         for backend in self._backends.values():
             try:
                 backend.close()
@@ -204,16 +242,6 @@ class Runtime:
     def __repr__(self) -> str:
         return f"<hetero.Runtime {' > '.join(device.name for device in self.devices) or 'without devices'}>"
 
-    def _executor(self) -> concurrent.futures.ThreadPoolExecutor:
-        """The threads of `submit`, `arun` and `map`; made on first use."""
-        with self._lock:
-            if self._closed:
-                raise self._closed_error()
-            if self._pool is None:
-                workers = max(4, sum(device.lanes for device in self.devices) + 2)
-                self._pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix=_THREADS)
-            return self._pool
-
     def _check_open(self) -> None:
         if self._closed:
             raise self._closed_error()
@@ -225,7 +253,6 @@ class Runtime:
         """In the child of a fork: nothing of a vendor's runtime may be touched, not even to free it."""
         self._lock = threading.Lock()
         self._closed = "this Runtime was made before a fork and cannot be used in the child process"
-        self._pool = None
         for session in list(self._sessions):
             session._forked(self._closed)
         _kept_after_fork.append(self)
@@ -310,7 +337,16 @@ class Runtime:
         layers = (layer.get(name, {}) for layer in (program.options, self._options, options))
         values = check_options(name, backend.options, *layers)
         load = functools.partial(backend.load, program, device, values)
-        return Candidate(device.name, name, device.simulated, load, program.signature)
+        return Candidate(
+            device.name,
+            name,
+            device.simulated,
+            load,
+            program.signature,
+            kind=device.kind,
+            costs=self._costs,
+            cost_key=(program.identity, key_of(device.name, repr(sorted(device.properties.items())), repr(values))),
+        )
 
     def _wanted(self, names: Sequence[str]) -> list[Owned]:
         present = self._present()
@@ -340,6 +376,19 @@ class Runtime:
                 raise OptionError(
                     f"no backend can simulate {machine!r}", fix=f"known: {', '.join(sorted(known)) or 'none'}"
                 )
+
+
+def _canary_source(program: Program, reference: Candidate) -> Callable[[], Canary | None]:
+    """Makes the canary when it is first asked for; the CPU alone is trusted to answer it."""
+
+    @functools.cache
+    def made() -> Canary | None:
+        reference.load()
+        if not reference.ready or reference.kind != "cpu" or reference.simulated:
+            return None
+        return make_canary(program, reference)
+
+    return made
 
 
 def _names(names: str | Sequence[str]) -> list[str]:

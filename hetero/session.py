@@ -14,8 +14,9 @@ from hetero.errors import ClosedError, OptionError
 from hetero.explain import CandidateReport, Explanation
 from hetero.program import Program
 from hetero.scheduler.candidate import Candidate
-from hetero.scheduler.dispatch import Fallback, dispatch
+from hetero.scheduler.dispatch import Dispatcher, Fallback
 from hetero.scheduler.policy import pick
+from hetero.scheduler.request import Request
 from hetero.telemetry.records import Attempt, Record
 from hetero.tensors import Array
 
@@ -48,8 +49,13 @@ class Session:
     Arrays must have the declared dtype; numbers and lists are converted. What comes back is the array, or for a program
     of several outputs a mapping by name.
 
-    Every door takes `device=` (a device or backend of this session, or several in order; all, when not given) and
-    `fallback=` (`"forbid"`: the first candidate's failure is an error; as set at load, when not given).
+    Every door takes
+
+    - `device`: a device or backend of this session, or several in order; all, when not given;
+    - `fallback`: `"forbid"` makes the first candidate's failure an error; as set at load, when not given;
+    - `priority`: higher goes first among those that wait; a step outweighs a second of waiting;
+    - `deadline`: seconds from now after which the answer is of no use: a request that waits then is not started, one
+      that runs is cancelled or left behind, and DeadlineExceeded is raised.
 
     Attributes:
         program: What is run.
@@ -60,97 +66,129 @@ class Session:
         self,
         runtime: Runtime,
         program: Program,
-        candidates: Sequence[Candidate],
+        dispatcher: Dispatcher,
         fallback: Fallback,
         loaded: Sequence[Attempt],
+        policy: str,
     ) -> None:
         self.program = program
         self.fallback: Fallback = fallback
+        self.policy = policy
         self._runtime = runtime
-        self._candidates = tuple(candidates)
+        self._dispatcher = dispatcher
+        self._candidates = dispatcher.candidates
         self._loaded = tuple(loaded)
         self._records = runtime.records
+        self._clock = dispatcher.board.clock
         self._closed = ""
         # A session that is dropped without close() frees its executables too; no call can be running then.
         self._finalizer = weakref.finalize(self, _close_candidates, self._candidates, 0.0)
         self._finalizer.atexit = False
 
     def __call__(
-        self, *inputs: Any, device: str | Sequence[str] | None = None, fallback: Fallback | None = None
+        self,
+        *inputs: Any,
+        device: str | Sequence[str] | None = None,
+        fallback: Fallback | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
     ) -> Any:
-        """Run here, in this thread.
+        """Run here: in this thread, unless a deadline or the session's timeout has to be kept.
 
         Raises:
             InputError: The inputs do not fit the program.
             AllDevicesFailed: No device answered; `attempts` tells each one's reason.
             FallbackForbidden: The first candidate did not answer.
+            DeadlineExceeded: The deadline passed.
+            QueueFull: Too many requests wait already, and the session was loaded with `on_full="raise"`.
             ClosedError: The session is closed.
         """
-        return _value(self._run(self.program.signature.feed(inputs), device, fallback)[0])
+        return _value(self._run(self._request(inputs, device, fallback, priority, deadline)))
 
-    def run(self, *inputs: Any, device: str | Sequence[str] | None = None, fallback: Fallback | None = None) -> Result:
-        """Run here, in this thread, and give the record with the answer. Errors as for a call."""
-        return Result(*self._run(self.program.signature.feed(inputs), device, fallback))
+    def run(
+        self,
+        *inputs: Any,
+        device: str | Sequence[str] | None = None,
+        fallback: Fallback | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> Result:
+        """Run here and give the record with the answer. Errors as for a call."""
+        request = self._request(inputs, device, fallback, priority, deadline)
+        return Result(self._run(request), request.record)
 
     def submit(
-        self, *inputs: Any, device: str | Sequence[str] | None = None, fallback: Fallback | None = None
+        self,
+        *inputs: Any,
+        device: str | Sequence[str] | None = None,
+        fallback: Fallback | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
     ) -> concurrent.futures.Future[Any]:
         """Run in a thread of the Runtime.
 
-        Inputs are checked before this returns, and must not be changed until the future is done.
+        Inputs are checked before this returns, and must not be changed until the future is done. Cancelling the future
+        ends a running call where the device's runtime can be interrupted.
 
         Returns:
             A future of what a call would return.
         """
-        self._check_open()
-        feed = self.program.signature.feed(inputs)
-        try:
-            return self._runtime._executor().submit(lambda: _value(self._run(feed, device, fallback)[0]))
-        except RuntimeError:
-            self._check_open()
-            raise ClosedError("the interpreter is shutting down: no new requests") from None
+        return self._dispatcher.submit(self._request(inputs, device, fallback, priority, deadline), _value)
 
     async def arun(
-        self, *inputs: Any, device: str | Sequence[str] | None = None, fallback: Fallback | None = None
+        self,
+        *inputs: Any,
+        device: str | Sequence[str] | None = None,
+        fallback: Fallback | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
     ) -> Any:
         """Run in a thread of the Runtime while the event loop goes on. Returns what a call would."""
         import asyncio
 
-        return await asyncio.wrap_future(self.submit(*inputs, device=device, fallback=fallback))
+        future = self.submit(*inputs, device=device, fallback=fallback, priority=priority, deadline=deadline)
+        return await asyncio.wrap_future(future)
 
     def map(
         self,
         items: Iterable[Any],
         *,
         in_flight: int | None = None,
+        ordered: bool = True,
         device: str | Sequence[str] | None = None,
         fallback: Fallback | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
     ) -> Generator[Any, None, None]:
         """Run one item after another, several at a time, and give the answers in the items' order.
 
         Args:
             items: For each request the array, a tuple of arrays, or a mapping by name; taken as they are needed.
             in_flight: How many requests are under way at most; by default two per lane of the session's devices.
+            ordered: False gives the answers as they are completed.
             device: As for every door.
             fallback: As for every door.
+            priority: As for every door.
+            deadline: As for every door, for each item by itself.
 
         Yields:
             What a call with that item would return. A failed request raises here, in its turn; those not begun are
             then cancelled.
         """
         if in_flight is None:
-            in_flight = 2 * sum(c.executable.lanes for c in self._candidates if c.executable is not None)
+            in_flight = max(2, 2 * sum(c.executable.lanes for c in self._candidates if c.executable is not None))
         elif in_flight < 1:
             raise OptionError(f"in_flight is {in_flight}, expected at least 1")
         pending: deque[concurrent.futures.Future[Any]] = deque()
         try:
             for item in items:
                 inputs = item if isinstance(item, tuple) else (item,)
-                pending.append(self.submit(*inputs, device=device, fallback=fallback))
+                request = self._request(inputs, device, fallback, priority, deadline)
+                pending.append(self._dispatcher.submit(request, _value))
                 if len(pending) >= in_flight:
-                    yield pending.popleft().result()
+                    yield _next(pending, ordered).result()
             while pending:
-                yield pending.popleft().result()
+                yield _next(pending, ordered).result()
         finally:
             for future in pending:
                 future.cancel()
@@ -158,8 +196,7 @@ class Session:
     @property
     def device(self) -> str | None:
         """The device that the next request goes to; None when the session is closed."""
-        ready = (c.name for c in self._candidates if c.ready and c.passed_over is None)
-        return next(ready, None)
+        return next((candidate.name for candidate in self._candidates if candidate.usable), None)
 
     def explain(self) -> Explanation:
         """The candidates, why each was or was not taken, and what ran where so far."""
@@ -196,6 +233,7 @@ class Session:
             return True
         self._closed = "the session is closed"
         self._finalizer.detach()
+        self._dispatcher.close(self._closed)
         return _close_candidates(self._candidates, timeout)
 
     def __enter__(self) -> Session:
@@ -209,16 +247,39 @@ class Session:
     def __repr__(self) -> str:
         return f"<hetero.Session {self.program.name} on {self._closed or self.device}>"
 
-    def _run(
-        self, feed: dict[str, Array], device: str | Sequence[str] | None, fallback: Fallback | None
-    ) -> tuple[Mapping[str, Array], Record]:
+    def _request(
+        self,
+        inputs: Sequence[Any],
+        device: str | Sequence[str] | None,
+        fallback: Fallback | None,
+        priority: int,
+        deadline: float | None,
+    ) -> Request:
         if self._closed:
             self._check_open()
-        candidates: Sequence[Candidate] = self._candidates
+        feed = self.program.signature.feed(inputs)
+        candidates = self._candidates
         if device is not None:
-            candidates = pick(device, candidates, [(c.backend, c.name) for c in candidates])
-        record = Record(self.program.name)
-        return dispatch(feed, candidates, fallback or self.fallback, record, self._records), record
+            candidates = tuple(pick(device, candidates, [(c.backend, c.name) for c in candidates]))
+        forbid = (fallback or self.fallback) == "forbid"
+        now = self._clock()
+        if deadline is not None and not deadline > 0:
+            raise OptionError(f"deadline is {deadline!r}, expected seconds from now, more than 0")
+        return Request(
+            feed,
+            Record(self.program.name),
+            candidates[:1] if forbid else candidates,
+            arrived=now,
+            priority=priority,
+            deadline=None if deadline is None else now + deadline,
+            forbid_fallback=forbid,
+        )
+
+    def _run(self, request: Request) -> Mapping[str, Array]:
+        if request.deadline is None and self._dispatcher.timeout is None:
+            return self._dispatcher.call(request)
+        outputs: Mapping[str, Array] = self._dispatcher.submit(request, lambda outputs: outputs).result()
+        return outputs
 
     def _check_open(self) -> None:
         if self._closed:
@@ -238,6 +299,15 @@ _kept_after_fork: list[Session] = []
 def _close_candidates(candidates: Iterable[Candidate], timeout: float) -> bool:
     ended = [candidate.close(timeout) for candidate in candidates]
     return all(ended)
+
+
+def _next(pending: deque[concurrent.futures.Future[Any]], ordered: bool) -> concurrent.futures.Future[Any]:
+    if ordered:
+        return pending.popleft()
+    done, _ = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
+    first = next(future for future in pending if future in done)
+    pending.remove(first)
+    return first
 
 
 def _value(outputs: Mapping[str, Array]) -> Any:

@@ -151,8 +151,11 @@ class Board:
 
     def _assign(self, request: Request) -> Assignment | None:
         """A free lane by the policy's choice; else the plan is noted in the request."""
-        options = [c for c in request.candidates if c.usable and c not in request.tried]
-        chosen = self._policy.choose(request, options, self.clock())
+        if request.forced is not None:
+            chosen: Candidate | None = request.forced
+        else:
+            options = [c for c in request.candidates if c.usable and c not in request.tried]
+            chosen = self._policy.choose(request, options, self.clock())
         if chosen is not None and chosen.free:
             return chosen, chosen.free.popleft()
         request.planned = chosen

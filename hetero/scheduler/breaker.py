@@ -41,6 +41,11 @@ class BreakerSettings:
 class Breaker:
     """The health of one executable. Safe to use from several threads.
 
+    Attributes:
+        state: `closed`, `open` or `half-open`.
+        reason: What opened it.
+        hung: It was a time-out that opened it.
+
     Args:
         settings: When it opens and for how long.
         clock: Seconds, for tests.
@@ -63,6 +68,7 @@ class Breaker:
         self._opened = 0
         self.state: State = "closed"
         self.reason = ""
+        self.hung = False
 
     @property
     def closed(self) -> bool:
@@ -117,4 +123,4 @@ class Breaker:
             pause *= settings.wrong_answer_factor
         pause *= 1 + settings.jitter * (2 * self._draw() - 1)
         self._retry_at = self._clock() + pause
-        self.state, self.reason = "open", reason
+        self.state, self.reason, self.hung = "open", reason, isinstance(error, DeviceTimeout)

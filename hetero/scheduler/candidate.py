@@ -1,16 +1,18 @@
-"""A program on one device: not loaded yet, ready, or passed over with the reason."""
+"""A program on one device: not loaded yet, ready, shut out for a while, or passed over for good; with the reason."""
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-from hetero.backend import Call, Executable, PolledExecutable
+from hetero.backend import Call, Executable, Kind, PolledExecutable
 from hetero.errors import (
     ClosedError,
+    DeviceTimeout,
     ExecutionError,
     HeteroError,
     InputError,
@@ -19,59 +21,20 @@ from hetero.errors import (
     Unsupported,
     WrongAnswer,
 )
+from hetero.scheduler.breaker import Breaker
+from hetero.scheduler.canary import Canary
+from hetero.scheduler.costs import Cost, CostModel, Key, Shapes
 from hetero.scheduler.polling import run_polled
 from hetero.telemetry.records import Attempt, Outcome, Stage
 from hetero.tensors import Array, Signature
 
+if TYPE_CHECKING:
+    from hetero.scheduler.request import Request
+
 _log = logging.getLogger(__name__)
 
+Loaded = Executable | PolledExecutable
 Run = Callable[[Mapping[str, Array], Call], Mapping[str, Array]]
-
-
-class Lanes:
-    """The lanes of an executable: as many calls as it has lanes, the rest wait.
-
-    Args:
-        count: How many calls may be in the executable at once.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._free: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        for lane in range(count):
-            self._free.put(Call(lane))
-
-    def acquire(self) -> Call:
-        """A free lane, waiting for one.
-
-        Raises:
-            ClosedError: The lanes were closed meanwhile.
-        """
-        call = self._free.get()
-        if call is None:
-            self._free.put(None)
-            raise ClosedError("the session was closed while this request waited for a lane")
-        return call
-
-    def release(self, call: Call) -> None:
-        """Give a lane back."""
-        self._free.put(call)
-
-    def close(self, timeout: float) -> bool:
-        """Let no further call in and wait for those inside.
-
-        Returns:
-            Whether all of them ended in time.
-        """
-        deadline = time.monotonic() + timeout
-        try:
-            for _ in range(self._count):
-                self._free.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            return False
-        finally:
-            self._free.put(None)
-        return True
 
 
 class Candidate:
@@ -83,10 +46,19 @@ class Candidate:
         simulated: The device is a simulator.
         load: Loads the program.
         signature: Checks the outputs.
+        kind: The device's.
+        breaker: The executable's health.
+        costs: What runs have cost so far.
+        cost_key: Makes the key of a cost from the inputs' shapes.
+        watts: Power of the device at work; None when nobody has said.
+        clock: Seconds, on the scheduler's clock.
 
     Attributes:
         executable: The loaded program; None before the load and after a refusal.
-        passed_over: Why requests no longer come here, as the attempt that each record shows; None while they do.
+        passed_over: Why requests never come here, as the attempt that each record shows; None while they may.
+        canary: Gives what it has to answer before it is trusted; None when there is nothing to ask.
+        free: Calls whose lane is free.
+        backlog: Seconds of work that is planned for it and waits.
     """
 
     def __init__(
@@ -94,30 +66,67 @@ class Candidate:
         name: str,
         backend: str,
         simulated: bool,
-        load: Callable[[], Executable | PolledExecutable],
+        load: Callable[[], Loaded],
         signature: Signature,
+        *,
+        kind: Kind = "cpu",
+        breaker: Breaker | None = None,
+        costs: CostModel | None = None,
+        cost_key: tuple[str, str] = ("", ""),
+        watts: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.backend = backend
         self.simulated = simulated
-        self.executable: Executable | PolledExecutable | None = None
+        self.kind: Kind = kind
+        self.watts = watts
+        self.executable: Loaded | None = None
         self.passed_over: Attempt | None = None
+        self.free: deque[Call] = deque()
+        self.backlog = 0.0
+        self.breaker = breaker or Breaker(clock=clock)
+        self.canary: Callable[[], Canary | None] = lambda: None
         self._load = load
         self._signature = signature
+        self._clock = clock
+        self._costs = costs if costs is not None else CostModel()
+        self._cost_key = cost_key
         self._lock = threading.Lock()
-        self._lanes: Lanes | None = None
+        self._calls: tuple[Call, ...] = ()
         self._run: Run | None = None
+        self._last: tuple[Shapes, Cost] | None = None
 
     @classmethod
     def absent(cls, name: str, reason: str) -> Candidate:
         """A device that the user's chain names and that is not on this machine: passed over from the start."""
 
-        def load() -> Executable:
+        def load() -> Loaded:
             raise Unavailable(reason)
 
         candidate = cls(name, name, False, load, Signature((), ()))
         candidate.passed_over = candidate.attempt("probe", "unavailable", reason)
         return candidate
+
+    @property
+    def ready(self) -> bool:
+        """Loaded, whatever its health."""
+        return self._run is not None
+
+    @property
+    def usable(self) -> bool:
+        """Loaded and healthy."""
+        return self._run is not None and self.breaker.state == "closed"
+
+    @property
+    def loadable(self) -> bool:
+        """Not loaded so far, and nothing is known against it."""
+        return self._run is None and self.passed_over is None
+
+    @property
+    def idle(self) -> bool:
+        """It has a free lane."""
+        return bool(self.free)
 
     def load(self) -> Attempt | None:
         """Load the program, once; later calls return at once.
@@ -129,12 +138,12 @@ class Candidate:
             ProgramError: The program is broken for every device.
         """
         with self._lock:
-            if self._run is not None or self.passed_over is not None:
+            if not self.loadable:
                 return None
             started = time.perf_counter()
             try:
                 executable = self._load()
-                if not isinstance(executable, Executable | PolledExecutable) or executable.lanes < 1:
+                if not isinstance(executable, Loaded) or executable.lanes < 1:
                     raise TypeError(
                         f"load() gave {executable!r}, expected an Executable or PolledExecutable with at least one lane"
                     )
@@ -146,36 +155,40 @@ class Candidate:
                 self.passed_over = self.attempt("load", outcome, reason_of(error), seconds)
                 _log.info("%s", self.passed_over)
                 return self.passed_over
-            self.executable = executable
-            self._lanes = Lanes(executable.lanes)
-            self._run = _run_of(executable)
+            run = _run_of(executable)
+            try:
+                self._check_canary(run, Call(0))
+            except Exception as error:
+                seconds = time.perf_counter() - started
+                self.passed_over = self.attempt("load", "failed", f"the canary failed: {reason_of(error)}", seconds)
+                _log.warning("%s", self.passed_over)
+                _close(self.name, executable)
+                return self.passed_over
+            self._calls = tuple(Call(lane) for lane in range(executable.lanes))
+            self.free.extend(self._calls)
+            self.executable, self._run = executable, run
             return self.attempt("load", "ok", seconds=time.perf_counter() - started)
 
-    @property
-    def ready(self) -> bool:
-        """Loaded, so that a request can go straight in."""
-        return self._run is not None
-
-    def run(self, inputs: Mapping[str, Array], attempts: list[Attempt]) -> tuple[Mapping[str, Array] | None, float]:
-        """One call on the device.
+    def run(self, inputs: Mapping[str, Array], call: Call, attempts: list[Attempt]) -> Mapping[str, Array] | None:
+        """One call on the device, on a lane that the caller holds and gives back.
 
         Args:
             inputs: Checked arrays.
+            call: The lane.
             attempts: What this device did is added to it.
 
         Returns:
-            The outputs, None when the device failed or refused; and the seconds spent waiting for a lane.
+            The outputs; None when the device failed or refused, which the breaker then knows.
 
         Raises:
             InputError: The backend found the caller's input to be wrong.
             ClosedError: The session was closed meanwhile.
         """
-        lanes, run = self._lanes, self._run
-        if lanes is None or run is None:
+        run = self._run
+        if run is None:
             raise ClosedError("the session is closed")
-        arrived = time.perf_counter()
-        call = lanes.acquire()
         started = time.perf_counter()
+        call.started = self._clock()
         try:
             outputs = run(inputs, call)
             seconds = time.perf_counter() - started
@@ -183,42 +196,136 @@ class Candidate:
         except (InputError, ClosedError):
             raise
         except Unsupported as error:
-            attempts.append(self.attempt("run", "unsupported", str(error.problem), time.perf_counter() - started))
-            return None, started - arrived
+            attempts.append(self.attempt("run", "unsupported", error.problem, time.perf_counter() - started))
+            return None
         except Exception as error:
-            attempts.append(self.attempt("run", "failed", reason_of(error), time.perf_counter() - started))
-            return None, started - arrived
+            self.failed(error, time.perf_counter() - started, attempts)
+            return None
         finally:
-            lanes.release(call)
+            call.started = 0.0
+        self.breaker.succeeded()
+        self._learn(inputs, seconds)
         attempts.append(Attempt(self.name, "run", "ok", "", seconds, self.simulated))
-        return outputs, started - arrived
+        return outputs
 
-    def set_aside(self, attempt: Attempt) -> None:
-        """Send no further requests here: the device failed."""
-        self.passed_over = self.attempt(attempt.stage, "set aside", f"failed earlier: {attempt.reason}")
+    def answer_canary(self) -> None:
+        """Run the canary and tell the breaker how it went.
+
+        The lane is taken like any other; when none is free, those inside are still at work and the pause begins anew.
+        """
+        try:
+            call = self.free.popleft()
+        except IndexError:
+            self.breaker.failed(DeviceTimeout("no lane is free"), self.breaker.reason)
+            return
+        try:
+            if self._run is not None:
+                self._check_canary(self._run, call)
+        except Exception as error:
+            self.breaker.failed(error, reason_of(error))
+        else:
+            self.breaker.recovered()
+        finally:
+            self.free.append(call)
+
+    def _check_canary(self, run: Run, call: Call) -> None:
+        """Run the canary on a lane that the caller holds. Raises what the run raised, or WrongAnswer."""
+        canary = self.canary()
+        if canary is None:
+            return
+        call.started = self._clock()
+        try:
+            outputs = run(canary.inputs, call)
+            self._signature.check_outputs(outputs)
+            canary.check(outputs)
+        finally:
+            call.started = 0.0
+
+    def failed(self, error: Exception, seconds: float, attempts: list[Attempt]) -> None:
+        """Note a failure of the device in the record and in the breaker."""
+        attempt = self.attempt("run", "failed", reason_of(error), seconds)
+        attempts.append(attempt)
+        _log.warning("%s", attempt)
+        if self.breaker.failed(error, attempt.reason):
+            _log.warning("%s is set aside; it is tried again in %.1f s", self.name, self.breaker.retry_in)
+
+    def answer(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """One answer outside of any request, on a lane of its own. Raises what the run raised."""
+        run = self._run
+        if run is None or not self.free:
+            raise ClosedError("the device is not ready")
+        call = self.free.popleft()
+        try:
+            outputs = run(inputs, call)
+            self._signature.check_outputs(outputs)
+        finally:
+            self.free.append(call)
+        return outputs
+
+    def shut_out(self) -> Attempt | None:
+        """Why a request does not come here now, as its record shows it; None when it may."""
+        if self.passed_over is not None:
+            return self.passed_over
+        if self.breaker.state != "closed":
+            return self.attempt("run", "set aside", f"failed earlier: {self.breaker.reason}")
+        return None
+
+    def expected(self, request: Request) -> float | None:
+        """Seconds that the request is expected to take here; None when nothing is known."""
+        return self._costs.predict(Key(*self._cost_key, request.shapes))
+
+    def wait(self, now: float) -> float | None:
+        """Seconds until a lane is expected to be free, what is planned included; None when nothing is known."""
+        if self.free:
+            return 0.0
+        if self._last is None or self._last[1].median is None or not self._calls:
+            return None
+        typical = self._last[1].median
+        first = min(max(0.0, call.started + typical - now) for call in self._calls)
+        return first + self.backlog / len(self._calls)
 
     def attempt(self, stage: Stage, outcome: Outcome, reason: str = "", seconds: float = 0.0) -> Attempt:
         """An attempt on this device."""
         return Attempt(self.name, stage, outcome, reason, seconds, self.simulated)
 
     def close(self, timeout: float) -> bool:
-        """Wait for running calls, then free the executable. One that is still busy after `timeout` is left alone.
+        """Let no further call in, wait for those inside, then free the executable.
 
         Returns:
-            Whether no call is running any more.
+            Whether no call is running any more; one that is still busy after `timeout` keeps its executable.
         """
         with self._lock:
             executable, self.executable, self._run = self.executable, None, None
-            if executable is None:
-                return True
-            if self._lanes is not None and not self._lanes.close(timeout):
-                _log.warning("%s still has a call running; its executable is not freed", self.name)
-                return False
-        try:
-            executable.close()
-        except Exception:
-            _log.exception("%s: closing an executable failed", self.name)
+        if executable is None:
+            return True
+        deadline = time.monotonic() + timeout
+        taken = 0
+        while taken < len(self._calls):
+            try:
+                self.free.popleft()
+                taken += 1
+            except IndexError:
+                if time.monotonic() >= deadline:
+                    _log.warning("%s still has a call running; its executable is not freed", self.name)
+                    return False
+                time.sleep(0.001)
+        _close(self.name, executable)
         return True
+
+    def _learn(self, inputs: Mapping[str, Array], seconds: float) -> None:
+        shapes = tuple([array.shape for array in inputs.values()])
+        last = self._last
+        if last is not None and last[0] == shapes:
+            last[1].add(seconds)
+            return
+        self._last = (shapes, self._costs.add(Key(*self._cost_key, shapes), seconds))
+
+
+def _close(name: str, executable: Loaded) -> None:
+    try:
+        executable.close()
+    except Exception:
+        _log.exception("%s: closing an executable failed", name)
 
 
 def reason_of(error: BaseException) -> str:
@@ -228,7 +335,7 @@ def reason_of(error: BaseException) -> str:
     return text if plain else f"{type(error).__name__}: {text}"
 
 
-def _run_of(executable: Executable | PolledExecutable) -> Run:
+def _run_of(executable: Loaded) -> Run:
     if isinstance(executable, Executable):
         return executable.run
     return lambda inputs, call: run_polled(executable, inputs, call)

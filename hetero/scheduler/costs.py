@@ -132,8 +132,12 @@ class CostModel:
         if path is not None:
             self._costs.update(_read(path))
 
-    def add(self, key: Key, seconds: float) -> None:
-        """Take in one run."""
+    def add(self, key: Key, seconds: float) -> Cost:
+        """Take in one run.
+
+        Returns:
+            The key's cost; further runs may be added to it without asking the model.
+        """
         with self._lock:
             cost = self._costs.get(key)
             if cost is None:
@@ -142,6 +146,7 @@ class CostModel:
                     self._costs.popitem(last=False)
             cost.add(seconds)
             self._changed = True
+            return cost
 
     def cost(self, key: Key) -> Cost | None:
         """What is known of exactly this key."""

@@ -70,9 +70,15 @@ class View(Protocol):
 
 
 class Policy(Protocol):
-    """Chooses where a request runs. Asked when it arrives, and again whenever a lane becomes free."""
+    """Chooses where a request runs: asked when it arrives, and again when a device fails or recovers.
+
+    Attributes:
+        name: For `explain()`.
+        uses_all: Every candidate is loaded at once, not only the first and the standby.
+    """
 
     name: str
+    uses_all: bool
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
         """The candidate to run on: at once when it has a free lane, else the request waits for it.
@@ -91,6 +97,7 @@ class Chain:
     """The first of the chain that has a lane; waits for a busy one where that is expected to be quicker."""
 
     name = "chain"
+    uses_all = False
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
         """See `Policy.choose`."""
@@ -109,6 +116,7 @@ class Fastest:
     """The earliest predicted finish. A device of which nothing is known is tried first, so that something is."""
 
     name = "fastest"
+    uses_all = True
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
         """See `Policy.choose`."""
@@ -126,8 +134,25 @@ class Throughput:
     """Whoever is free takes the next request; among several, the quickest. No device is idle while a request waits."""
 
     name = "throughput"
+    uses_all = True
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
         """See `Policy.choose`."""
         idle = [candidate for candidate in options if candidate.idle]
         return min(idle, key=lambda candidate: candidate.expected(request) or 0.0, default=None)
+
+
+_POLICIES: dict[str, Policy] = {policy.name: policy for policy in (Chain(), Fastest(), Throughput())}
+
+
+def find_policy(policy: str | Policy) -> Policy:
+    """A policy by name, or as it is.
+
+    Raises:
+        OptionError: There is none of that name.
+    """
+    if not isinstance(policy, str):
+        return policy
+    if policy not in _POLICIES:
+        raise OptionError(f"the policy {policy!r} is not known", fix=f"known: {', '.join(_POLICIES)}")
+    return _POLICIES[policy]

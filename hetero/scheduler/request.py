@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from hetero.scheduler.costs import shapes_of
 from hetero.telemetry.records import Record
 from hetero.tensors import Array
 
@@ -21,16 +22,20 @@ class Request:
 
     Attributes:
         inputs: Checked arrays by name.
+        shapes: Of the inputs.
         record: What happened so far.
         arrived: When it came, on the scheduler's clock.
         priority: Higher goes first; one step is worth the board's `ageing` seconds of waiting.
         deadline: When the answer stops being of use, on the scheduler's clock; None for never.
         candidates: Where it may run, in order.
         forbid_fallback: Only the first candidate may answer.
-        tried: Those that have failed it.
+        tried: Those that have failed it, or were shut out when it came to them.
+        failed: Those that have failed it.
+        forced: One that is to be asked though it is shut out, nobody else being left.
         planned: The candidate for which it waits; None when any will do.
         planned_seconds: What it is expected to take there.
         assigned: Called once with a candidate and a lane when its turn has come.
+        turned_away: Called instead, with the error, when the session is closed meanwhile.
     """
 
     __slots__ = (
@@ -38,7 +43,9 @@ class Request:
         "assigned",
         "candidates",
         "deadline",
+        "failed",
         "forbid_fallback",
+        "forced",
         "inputs",
         "number",
         "order",
@@ -46,7 +53,9 @@ class Request:
         "planned_seconds",
         "priority",
         "record",
+        "shapes",
         "tried",
+        "turned_away",
     )
 
     def __init__(
@@ -62,6 +71,7 @@ class Request:
         ageing: float = 1.0,
     ) -> None:
         self.inputs = inputs
+        self.shapes = shapes_of(inputs)
         self.record = record
         self.candidates = candidates
         self.arrived = arrived
@@ -69,9 +79,12 @@ class Request:
         self.deadline = deadline
         self.forbid_fallback = forbid_fallback
         self.tried: set[Candidate] = set()
+        self.failed: set[Candidate] = set()
+        self.forced: Candidate | None = None
         self.planned: Candidate | None = None
         self.planned_seconds = 0.0
         self.assigned: Callable[[Candidate, Call], Any] | None = None
+        self.turned_away: Callable[[Exception], Any] | None = None
         # Waiting raises every request's standing at the same pace, so the order of two never changes.
         self.order = arrived - priority * ageing
         self.number = next(_arrivals)

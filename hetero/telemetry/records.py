@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 Stage = Literal["probe", "load", "run"]
-Outcome = Literal["ok", "failed", "unavailable", "unsupported", "set aside"]
+Outcome = Literal["ok", "failed", "unavailable", "unsupported", "set aside", "cancelled"]
 
 _log = logging.getLogger(__name__)
 _ids = itertools.count(1)
@@ -24,7 +24,7 @@ class Attempt:
         device: The device's name.
         stage: Where it ended: `probe`, `load` or `run`.
         outcome: `ok`, `failed`, `unavailable` (not on this machine), `unsupported` (cannot run this program or these
-            shapes) or `set aside` (failed earlier in this session).
+            shapes), `set aside` (failed a short while ago) or `cancelled` (by the caller or its deadline).
         reason: Why not `ok`; empty otherwise.
         seconds: Time spent in the vendor's runtime, measured on the host.
         simulated: The device is a simulator.

@@ -1,0 +1,113 @@
+"""A small request with a known answer: asked of an executable when it is loaded, and before it is trusted again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hetero.errors import WrongAnswer
+from hetero.program import Program
+from hetero.tensors import Array, TensorSpec
+
+_log = logging.getLogger(__name__)
+
+#: Allowed difference from the reference, as a share of the largest number in it. Accelerators compute in half precision
+#: or int8 where the CPU has single precision; a wrong layout, a missing sync or a dead core is off by far more.
+TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Canary:
+    """Inputs, and the outputs that are right for them.
+
+    Attributes:
+        inputs: By name.
+        expected: What the reference device answered; None when there is no reference, and only the form is checked.
+        tolerance: As a share of the largest number in each output.
+    """
+
+    inputs: Mapping[str, Array]
+    expected: Mapping[str, Array] | None = None
+    tolerance: float = TOLERANCE
+
+    def check(self, outputs: Mapping[str, Array]) -> None:
+        """Compare an answer with the reference's.
+
+        Raises:
+            WrongAnswer: A shape or a number that differs, and by how much.
+        """
+        for name, expected in (self.expected or {}).items():
+            compare(name, outputs[name], expected, self.tolerance)
+
+
+class Answers(Protocol):
+    """A device that is trusted with the reference's part."""
+
+    def answer(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """One answer."""
+
+
+def make_canary(program: Program, reference: Answers) -> Canary | None:
+    """A canary with the reference's answer; None when inputs of the program's form make it fail (lengths of 1)."""
+    inputs = canary_inputs(program)
+    if inputs is None:
+        return None
+    try:
+        return Canary(inputs, dict(reference.answer(inputs)))
+    except Exception as error:
+        _log.info("%s: no canary, the reference fails on it: %s", program.name, error)
+        return None
+
+
+def compare(name: str, got: Array, expected: Array, tolerance: float) -> None:
+    """Compare one output with the reference's: whole numbers and texts exactly, others within the tolerance.
+
+    Raises:
+        WrongAnswer: They differ.
+    """
+    if got.shape != expected.shape:
+        raise WrongAnswer(f"output {name!r} has shape {got.shape}, the reference's has {expected.shape}")
+    if expected.dtype.kind in "iub":
+        # Quantised results may be rounded differently by one step.
+        steps = int(np.abs(got.astype(np.int64) - expected.astype(np.int64)).max(initial=0))
+        if steps > (0 if expected.dtype.kind == "b" else 1):
+            raise WrongAnswer(f"output {name!r} differs from the reference by {steps} at most; 1 is allowed")
+        return
+    if expected.dtype == object:
+        if not np.array_equal(got, expected):
+            raise WrongAnswer(f"output {name!r} has other texts than the reference")
+        return
+    a, b = got.astype(np.float64), expected.astype(np.float64)
+    if not np.array_equal(np.isfinite(a), np.isfinite(b)):
+        raise WrongAnswer(f"output {name!r} has NaN or infinity where the reference has none, or the reverse")
+    finite = np.isfinite(b)
+    off = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
+    allowed = tolerance * float(np.abs(b[finite]).max(initial=0.0)) + 1e-6
+    if off > allowed:
+        raise WrongAnswer(f"output {name!r} differs from the reference by {off:.3g} at most; {allowed:.3g} is allowed")
+
+
+def canary_inputs(program: Program) -> dict[str, Array] | None:
+    """Inputs of the program's form, the same each time; None when a rank is unknown. Free dimensions have size 1."""
+    rng = np.random.default_rng(0)
+    inputs: dict[str, Array] = {}
+    for spec in program.inputs:
+        if spec.shape is None:
+            return None
+        inputs[spec.name] = _values(spec, tuple(size if isinstance(size, int) else 1 for size in spec.shape), rng)
+    return inputs
+
+
+def _values(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    if spec.dtype == object:
+        return np.full(shape, "a", dtype=object)
+    if spec.dtype == np.int8:
+        return rng.integers(-64, 64, shape, dtype=np.int8)
+    if spec.dtype.kind in "iub":
+        # Wider integers are indices and lengths as a rule: zero is inside any table.
+        return np.zeros(shape, spec.dtype)
+    return (rng.standard_normal(shape) * 0.5).astype(spec.dtype)
