@@ -157,7 +157,7 @@ class Runtime:
                 load in the middle of a run.
             policy: `chain`: the first healthy device with a lane, spilling to the next where that is expected to be
                 quicker than waiting; `fastest`: the earliest expected finish; `throughput`: whoever is free.
-            canary: Ask each device a small request when it is loaded, and compare with the last candidate's answer.
+            canary: Ask each device a small request when it is loaded, and compare with the standby's answer.
             timeout: Seconds after which a call on a device counts as hung: the device is set aside, the request goes
                 on elsewhere.
             max_waiting: How many requests may wait for a lane.
@@ -183,7 +183,7 @@ class Runtime:
         program = self.open(source)
         candidates = self._candidates(program, self._check_backend_names(options or {}), device)
         try:
-            if canary and fallback == "allow":
+            if canary and standby and fallback == "allow":
                 source = _canary_source(program, candidates[-1])
                 for candidate in candidates[:-1]:
                     candidate.canary = source

@@ -80,6 +80,7 @@ class Session:
         self._loaded = tuple(loaded)
         self._records = runtime.records
         self._clock = dispatcher.board.clock
+        self._plain = fallback == "allow" and dispatcher.timeout is None
         self._closed = ""
         # A session that is dropped without close() frees its executables too; no call can be running then.
         self._finalizer = weakref.finalize(self, _close_candidates, self._candidates, 0.0)
@@ -103,6 +104,8 @@ class Session:
             QueueFull: Too many requests wait already, and the session was loaded with `on_full="raise"`.
             ClosedError: The session is closed.
         """
+        if device is None and fallback is None and deadline is None and self._plain:
+            return _value(self._run_plain(inputs, priority)[0])
         return _value(self._run(self._request(inputs, device, fallback, priority, deadline)))
 
     def run(
@@ -114,6 +117,8 @@ class Session:
         deadline: float | None = None,
     ) -> Result:
         """Run here and give the record with the answer. Errors as for a call."""
+        if device is None and fallback is None and deadline is None and self._plain:
+            return Result(*self._run_plain(inputs, priority))
         request = self._request(inputs, device, fallback, priority, deadline)
         return Result(self._run(request), request.record)
 
@@ -262,18 +267,44 @@ class Session:
         if device is not None:
             candidates = tuple(pick(device, candidates, [(c.backend, c.name) for c in candidates]))
         forbid = (fallback or self.fallback) == "forbid"
-        now = self._clock()
         if deadline is not None and not deadline > 0:
             raise OptionError(f"deadline is {deadline!r}, expected seconds from now, more than 0")
+        return self._request_of(feed, Record(self.program.name), candidates, forbid, priority, deadline)
+
+    def _request_of(
+        self,
+        feed: dict[str, Array],
+        record: Record,
+        candidates: tuple[Candidate, ...],
+        forbid: bool,
+        priority: int,
+        deadline: float | None,
+    ) -> Request:
+        now = self._clock()
         return Request(
             feed,
-            Record(self.program.name),
+            record,
             candidates[:1] if forbid else candidates,
             arrived=now,
             priority=priority,
             deadline=None if deadline is None else now + deadline,
             forbid_fallback=forbid,
+            owner=self,
         )
+
+    def _run_plain(self, inputs: Sequence[Any], priority: int) -> tuple[Mapping[str, Array], Record]:
+        """With nothing asked for besides an answer; straight to the first device when that is idle."""
+        if self._closed:
+            self._check_open()
+        feed = self.program.signature.feed(inputs)
+        record = Record(self.program.name)
+        outputs = self._dispatcher.call_first(feed, record)
+        if outputs is None:
+            request = self._request_of(feed, record, self._candidates, False, priority, None)
+            if record.attempts:
+                self._dispatcher.after_failure(request, self._candidates[0])
+            outputs = self._dispatcher.call(request)
+        return outputs, record
 
     def _run(self, request: Request) -> Mapping[str, Array]:
         if request.deadline is None and self._dispatcher.timeout is None:

@@ -34,6 +34,9 @@ class Board:
         max_waiting: How many requests may wait.
         max_waiting_bytes: How many bytes of inputs may wait.
         clock: Seconds, for tests.
+
+    Attributes:
+        waiting: How many requests wait for a lane.
     """
 
     def __init__(
@@ -42,28 +45,23 @@ class Board:
         *,
         max_waiting: int = 1024,
         max_waiting_bytes: int = 1 << 30,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.clock = clock
-        self._policy = policy
+        self.policy = policy
         self._max_waiting = max_waiting
         self._max_bytes = max_waiting_bytes
         self._room = threading.Condition(threading.Lock())
         self._queues: dict[Candidate | None, list[Request]] = {}
-        self._waiting = 0
+        self.waiting = 0
         self._bytes = 0
         self._closed = ""
-
-    @property
-    def waiting(self) -> int:
-        """How many requests wait for a lane."""
-        return self._waiting
 
     def take(self, request: Request) -> Assignment | None:
         """A lane for a request at once, unless somebody waits who comes before it; None when it has to wait."""
         with self._room:
             self._check_open()
-            if self._waiting and any(queue and queue[0] < request for queue in self._queues.values()):
+            if self.waiting and any(queue and queue[0] < request for queue in self._queues.values()):
                 return None
             return self._assign(request)
 
@@ -83,7 +81,7 @@ class Board:
             self._check_open()
             if not self._fits(nbytes) and not self._room.wait_for(lambda: self._closed or self._fits(nbytes), wait):
                 raise QueueFull(
-                    f"{self._waiting} requests ({self._bytes} bytes) wait already; at most "
+                    f"{self.waiting} requests ({self._bytes} bytes) wait already; at most "
                     f"{self._max_waiting} requests and {self._max_bytes} bytes may",
                     fix="send slower, wait for room (on_full='wait'), or raise max_waiting",
                 )
@@ -91,10 +89,15 @@ class Board:
             assignment = self._assign(request)
             if assignment is None:
                 bisect.insort(self._queues.setdefault(request.planned, []), request)
-                self._waiting += 1
+                self.waiting += 1
                 self._bytes += nbytes
-                return
-        _tell([(request, assignment)])
+                # A lane that was given back before `waiting` was raised has woken nobody.
+                ready = [
+                    found for candidate in request.candidates if candidate.free for found in self._serve(candidate)
+                ]
+            else:
+                ready = [(request, assignment)]
+        _tell(ready)
 
     def leave(self, request: Request) -> bool:
         """Take a request out of the queue.
@@ -111,11 +114,12 @@ class Board:
             return True
 
     def give_back(self, candidate: Candidate, call: Call) -> None:
-        """A lane is free again."""
-        with self._room:
-            candidate.free.append(call)
-            ready = self._serve(candidate) if self._waiting else ()
-        _tell(ready)
+        """A lane is free again. Takes no lock while nobody waits."""
+        candidate.free.append(call)
+        if self.waiting:
+            with self._room:
+                ready = self._serve(candidate)
+            _tell(ready)
 
     def changed(self, candidate: Candidate) -> None:
         """A candidate became usable, or is no longer: plan anew for those who wait."""
@@ -128,7 +132,7 @@ class Board:
             for request in waiting:
                 assignment = self._assign(request)
                 if assignment is not None:
-                    self._waiting -= 1
+                    self.waiting -= 1
                     self._bytes -= request.nbytes
                     ready.append((request, assignment))
                 else:
@@ -145,7 +149,7 @@ class Board:
         with self._room:
             self._closed = reason
             waiting = sorted(request for queue in self._queues.values() for request in queue)
-            self._queues, self._waiting, self._bytes = {}, 0, 0
+            self._queues, self.waiting, self._bytes = {}, 0, 0
             self._room.notify_all()
         return waiting
 
@@ -155,7 +159,7 @@ class Board:
             chosen: Candidate | None = request.forced
         else:
             options = [c for c in request.candidates if c.usable and c not in request.tried]
-            chosen = self._policy.choose(request, options, self.clock())
+            chosen = self.policy.choose(request, options, self.clock())
         if chosen is not None and chosen.free:
             return chosen, chosen.free.popleft()
         request.planned = chosen
@@ -207,7 +211,7 @@ class Board:
     def _remove(self, queue: list[Request], place: int) -> None:
         request = queue.pop(place)
         self._unplan(request)
-        self._waiting -= 1
+        self.waiting -= 1
         self._bytes -= request.nbytes
         self._room.notify()
 
@@ -218,7 +222,7 @@ class Board:
 
     def _fits(self, nbytes: int) -> bool:
         # A request that is larger than the bound may wait alone, else it could never run.
-        return self._waiting < self._max_waiting and (not self._waiting or self._bytes + nbytes <= self._max_bytes)
+        return self.waiting < self._max_waiting and (not self.waiting or self._bytes + nbytes <= self._max_bytes)
 
     def _check_open(self) -> None:
         if self._closed:

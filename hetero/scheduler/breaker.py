@@ -55,7 +55,7 @@ class Breaker:
     def __init__(
         self,
         settings: BreakerSettings | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings or BreakerSettings()

@@ -74,7 +74,7 @@ class Candidate:
         costs: CostModel | None = None,
         cost_key: tuple[str, str] = ("", ""),
         watts: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.name = name
         self.backend = backend
@@ -187,19 +187,19 @@ class Candidate:
         run = self._run
         if run is None:
             raise ClosedError("the session is closed")
-        started = time.perf_counter()
-        call.started = self._clock()
+        clock = self._clock
+        started = call.started = clock()
         try:
             outputs = run(inputs, call)
-            seconds = time.perf_counter() - started
+            seconds = clock() - started
             self._signature.check_outputs(outputs)
         except (InputError, ClosedError):
             raise
         except Unsupported as error:
-            attempts.append(self.attempt("run", "unsupported", error.problem, time.perf_counter() - started))
+            attempts.append(self.attempt("run", "unsupported", error.problem, clock() - started))
             return None
         except Exception as error:
-            self.failed(error, time.perf_counter() - started, attempts)
+            self.failed(error, clock() - started, attempts)
             return None
         finally:
             call.started = 0.0

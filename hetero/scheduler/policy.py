@@ -74,10 +74,12 @@ class Policy(Protocol):
 
     Attributes:
         name: For `explain()`.
+        prefers_first: A first candidate that is idle is always taken.
         uses_all: Every candidate is loaded at once, not only the first and the standby.
     """
 
     name: str
+    prefers_first: bool
     uses_all: bool
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
@@ -97,6 +99,7 @@ class Chain:
     """The first of the chain that has a lane; waits for a busy one where that is expected to be quicker."""
 
     name = "chain"
+    prefers_first = True
     uses_all = False
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
@@ -116,6 +119,7 @@ class Fastest:
     """The earliest predicted finish. A device of which nothing is known is tried first, so that something is."""
 
     name = "fastest"
+    prefers_first = False
     uses_all = True
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
@@ -134,6 +138,7 @@ class Throughput:
     """Whoever is free takes the next request; among several, the quickest. No device is idle while a request waits."""
 
     name = "throughput"
+    prefers_first = False
     uses_all = True
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:

@@ -29,6 +29,7 @@ class Request:
         deadline: When the answer stops being of use, on the scheduler's clock; None for never.
         candidates: Where it may run, in order.
         forbid_fallback: Only the first candidate may answer.
+        owner: The session, kept alive until the request is done.
         tried: Those that have failed it, or were shut out when it came to them.
         failed: Those that have failed it.
         forced: One that is to be asked though it is shut out, nobody else being left.
@@ -49,6 +50,7 @@ class Request:
         "inputs",
         "number",
         "order",
+        "owner",
         "planned",
         "planned_seconds",
         "priority",
@@ -68,6 +70,7 @@ class Request:
         priority: int = 0,
         deadline: float | None = None,
         forbid_fallback: bool = False,
+        owner: object = None,
         ageing: float = 1.0,
     ) -> None:
         self.inputs = inputs
@@ -78,6 +81,7 @@ class Request:
         self.priority = priority
         self.deadline = deadline
         self.forbid_fallback = forbid_fallback
+        self.owner = owner
         self.tried: set[Candidate] = set()
         self.failed: set[Candidate] = set()
         self.forced: Candidate | None = None

@@ -46,7 +46,7 @@ class Timers:
         clock: Seconds. With a clock other than the system's no thread is started: call `run_due` yourself.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._heap: list[Timer] = []
         self._numbers = itertools.count()
@@ -59,7 +59,7 @@ class Timers:
         timer = Timer(when, callback, next(self._numbers))
         with self._changed:
             heapq.heappush(self._heap, timer)
-            if self._thread is None and self._clock is time.monotonic and not self._closed:
+            if self._thread is None and self._clock is time.perf_counter and not self._closed:
                 self._thread = threading.Thread(target=self._loop, name="hetero-timers", daemon=True)
                 self._thread.start()
             elif self._heap[0] is timer:

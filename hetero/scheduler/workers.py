@@ -35,15 +35,13 @@ class Workers:
         with self._lock:
             if self._idle > 0:
                 self._idle -= 1
-                thread = None
             else:
                 self._threads = [thread for thread in self._threads if thread.is_alive()]
                 # Daemon threads, so that a hung vendor call cannot keep the interpreter from ending.
                 thread = threading.Thread(target=self._loop, name=f"{PREFIX}-{len(self._threads)}", daemon=True)
+                thread.start()
                 self._threads.append(thread)
         self._work.put(work)
-        if thread is not None:
-            thread.start()
 
     def close(self, timeout: float) -> bool:
         """End the threads once they are idle.

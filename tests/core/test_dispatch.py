@@ -52,7 +52,7 @@ def test_a_backend_that_raises_at_load_is_told_of_and_the_next_one_answers(make_
 
 def test_a_backend_that_raises_in_the_middle_of_a_run_loses_nothing(make_runtime: Make) -> None:
     flaky = Failing(2, errors.DeviceLost("the NPU was reset"))
-    session = make_runtime(fake("n", run=flaky), fake("c", kind="cpu")).load(DOUBLE)
+    session = make_runtime(fake("n", run=flaky), fake("c", kind="cpu")).load(DOUBLE, canary=False)
     records = [session.run(X + i).record for i in range(5)]
     assert [record.device for record in records] == ["n", "n", "c", "c", "c"]
     assert outcomes(records[2]) == [("n", "run", "failed"), ("c", "run", "ok")]
@@ -69,7 +69,7 @@ def test_inputs_are_intact_for_the_next_device(make_runtime: Make) -> None:
         seen.append(inputs["x"].copy())
         raise errors.ExecutionError("half way through")
 
-    session = make_runtime(fake("n", run=spoil), fake("c", kind="cpu")).load(DOUBLE)
+    session = make_runtime(fake("n", run=spoil), fake("c", kind="cpu")).load(DOUBLE, canary=False)
     np.testing.assert_array_equal(session(X), X * 2)
     np.testing.assert_array_equal(seen[0], X)
 
@@ -107,14 +107,14 @@ def test_a_refused_shape_goes_on_but_is_no_failure_of_the_device(make_runtime: M
             raise errors.Unsupported("only 4 elements")
         return double(inputs, call)
 
-    session = make_runtime(fake("n", run=only_four), fake("c", kind="cpu")).load(DOUBLE)
+    session = make_runtime(fake("n", run=only_four), fake("c", kind="cpu")).load(DOUBLE, canary=False)
     assert session.run(X[:3]).record.device == "c"
     assert session.run(X).record.device == "n"
 
 
 def test_bad_input_found_by_a_backend_is_the_callers_and_sets_nothing_aside(make_runtime: Make) -> None:
     picky = fake("n", run=raises(errors.InputError("token 7 is out of range")))
-    session = make_runtime(picky, fake("c", kind="cpu")).load(DOUBLE)
+    session = make_runtime(picky, fake("c", kind="cpu")).load(DOUBLE, canary=False)
     with pytest.raises(errors.InputError, match="token 7"):
         session(X)
     assert session.device == "n"
@@ -132,7 +132,7 @@ def test_bad_input_found_by_a_backend_is_the_callers_and_sets_nothing_aside(make
     ids=["missing", "list", "dtype", "rank", "none"],
 )
 def test_an_answer_of_the_wrong_form_never_reaches_the_caller(make_runtime: Make, answer: Any) -> None:
-    session = make_runtime(fake("n", run=lambda inputs, call: answer), fake("c", kind="cpu")).load(DOUBLE)
+    session = make_runtime(fake("n", run=lambda inputs, call: answer), fake("c", kind="cpu")).load(DOUBLE, canary=False)
     result = session.run(X)
     assert result.record.device == "c"
     np.testing.assert_array_equal(result.value, X * 2)
@@ -145,7 +145,7 @@ def test_fallback_forbidden_at_load_tells_the_story(make_runtime: Make) -> None:
 
 
 def test_fallback_forbidden_in_a_run_tells_the_story(make_runtime: Make) -> None:
-    session = make_runtime(fake("n", run=raises(OSError("gone"))), fake("c", kind="cpu")).load(DOUBLE)
+    session = make_runtime(fake("n", run=raises(OSError("gone"))), fake("c", kind="cpu")).load(DOUBLE, canary=False)
     with pytest.raises(errors.FallbackForbidden, match=r"n: run failed: OSError: gone") as caught:
         session(X, fallback="forbid")
     assert [a.device for a in caught.value.attempts] == ["n"]
@@ -272,7 +272,9 @@ def test_a_started_and_polled_executable_looks_like_any_other(make_runtime: Make
 
 
 def test_a_polled_run_that_fails_moves_on(make_runtime: Make) -> None:
-    session = make_runtime(polled("x", errors.DeviceLost("ERT_CMD_STATE_ABORT")), fake("c", kind="cpu")).load(DOUBLE)
+    session = make_runtime(polled("x", errors.DeviceLost("ERT_CMD_STATE_ABORT")), fake("c", kind="cpu")).load(
+        DOUBLE, canary=False
+    )
     assert outcomes(session.run(X).record) == [("x", "run", "failed"), ("c", "run", "ok")]
 
 
