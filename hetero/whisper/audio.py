@@ -1,4 +1,4 @@
-"""Sound of any format and rate, as the samples that Whisper hears: mono, 16 kHz, float32. PyAV (FFmpeg) does the work."""
+"""Sound of any format and rate, as the samples that Whisper hears: mono, 16 kHz, float32. PyAV (FFmpeg) decodes."""
 
 from __future__ import annotations
 
@@ -83,10 +83,15 @@ def _from_file(file: Any, name: str) -> NDArray[np.float32]:
         samples = _resampled(_frames(container, stream, problems), problems)
     if not len(samples):
         reason = f" ({problems[0]})" if problems else ""
-        raise AudioError(f"{name} holds no sound that can be read{reason}", fix="the file is empty or damaged: get it again")
+        raise AudioError(
+            f"{name} holds no sound that can be read{reason}", fix="the file is empty or damaged: get it again"
+        )
     if problems:
         _log.warning(
-            "%s is damaged: %s; going on with the %.1f s that can be read", name, problems[0], len(samples) / SAMPLE_RATE
+            "%s is damaged: %s; going on with the %.1f s that can be read",
+            name,
+            problems[0],
+            len(samples) / SAMPLE_RATE,
         )
     return samples
 
@@ -108,7 +113,11 @@ def _frames(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
             return
         try:
             if packet.is_corrupt:
-                problems.append(f"a part is cut off at {float(packet.pts * packet.time_base):.1f} s" if packet.pts else "a part is cut off")
+                problems.append(
+                    f"a part is cut off at {float(packet.pts * packet.time_base):.1f} s"
+                    if packet.pts
+                    else "a part is cut off"
+                )
             yield from packet.decode()
         except av.error.EOFError:
             return
@@ -169,7 +178,9 @@ def _from_samples(samples: NDArray[Any], rate: int | None) -> NDArray[np.float32
     if full_scale is not None:
         mono = mono / np.float32(full_scale)
     if mono.size and not np.isfinite(mono).all():
-        raise AudioError("samples hold values that are not finite numbers", fix="replace them: numpy.nan_to_num(samples)")
+        raise AudioError(
+            "samples hold values that are not finite numbers", fix="replace them: numpy.nan_to_num(samples)"
+        )
     if rate != SAMPLE_RATE and mono.size:
         mono = _resampled(_chunks(np.ascontiguousarray(mono), rate), [])
     return np.ascontiguousarray(mono)
@@ -191,5 +202,7 @@ def _av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise AudioError(f"decoding audio needs the package av, which cannot be imported ({error})", fix=_INSTALL) from None
+        raise AudioError(
+            f"decoding audio needs the package av, which cannot be imported ({error})", fix=_INSTALL
+        ) from None
     return av
