@@ -1,7 +1,7 @@
 """From the decoder's logits to a window's tokens: what may be said next, how it is chosen, when to try again.
 
-Source of the rules: "Robust Speech Recognition via Large-Scale Weak Supervision" (Radford et al., 2022), section 4.5, and
-the reference implementation's behaviour.
+Source of the rules: "Robust Speech Recognition via Large-Scale Weak Supervision" (Radford et al., 2022), section 4.5,
+and the reference implementation's behaviour.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Strategy(Protocol):
 class Rules:
     """What may be said next, by the model's own ban list and by the grammar of timestamps.
 
-    A window's text is `<time> words <time>`, again and again, with times that never go back; it begins with a time of at
-    most `latest_first`. Where all times together are likelier than any single word, a time it is.
+    A window's text is `<time> words <time>`, again and again, with times that never go back; it begins with a time of
+    at most `latest_first`. Where all times together are likelier than any single word, a time it is.
 
     Args:
         tokenizer: The model's.
@@ -268,8 +268,8 @@ class WindowDecoder:
             where: Says where in the audio this is, for the log.
 
         Returns:
-            The first try that the thresholds do not refuse; if there is none, the likeliest that does not repeat itself,
-            or else the likeliest.
+            The first try that the thresholds do not refuse; if there is none, the likeliest that does not repeat
+            itself, or else the likeliest.
 
         Raises:
             WrongAnswer: The decoder gave logits that are not numbers.
