@@ -74,6 +74,11 @@ class CpuBackend(Backend):
             settings = session_options(ort, threads, values["lanes"], values["spinning"], level)
             if target is not None:
                 settings.optimized_model_filepath = str(target)
+                if artifact.companions:
+                    # Else the kept graph would look for the model's external data in its own folder.
+                    settings.add_session_config_entry(
+                        "session.optimized_model_external_initializers_file_name", "weights.bin"
+                    )
             return open_session(ort, artifact.file, settings)
 
         def reopen(graph: Path) -> Any:

@@ -10,13 +10,23 @@ import numpy as np
 
 from hetero.backend import Array, Unsupported
 
-_TYPE = "tensor(bfloat16)"
+TYPE = "tensor(bfloat16)"
 _ONNX_TYPE = 16  # onnx.TensorProto.BFLOAT16
 
 
-def needed(values: Iterable[Any]) -> bool:
-    """Whether one of a session's inputs or outputs is of this dtype."""
-    return any(value.type == _TYPE for value in values)
+def needed(ort: Any, values: Iterable[Any]) -> bool:
+    """Whether one of a session's inputs or outputs is of this dtype.
+
+    Raises:
+        Unsupported: One is, and onnxruntime is too old (before 1.20) to exchange it.
+    """
+    if not any(value.type == TYPE for value in values):
+        return False
+    if not hasattr(ort.OrtValue, "ortvalue_from_numpy_with_onnx_type"):
+        raise Unsupported(
+            f"onnxruntime {ort.__version__} cannot exchange bfloat16", fix="pip install --upgrade onnxruntime"
+        )
+    return True
 
 
 def run(ort: Any, session: Any, inputs: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
@@ -30,20 +40,15 @@ def run(ort: Any, session: Any, inputs: Mapping[str, Array], names: Sequence[str
 
     Returns:
         The outputs by name.
-
-    Raises:
-        Unsupported: onnxruntime is older than 1.20.
     """
-    if not hasattr(ort.OrtValue, "ortvalue_from_numpy_with_onnx_type"):
-        raise Unsupported(
-            f"onnxruntime {ort.__version__} cannot exchange bfloat16", fix="pip install --upgrade onnxruntime"
-        )
     binding = session.io_binding()
+    held = []  # an OrtValue that is gone takes the memory with it that the binding points to
     for name, array in inputs.items():
         if array.dtype.name == "bfloat16":
             bits = np.ascontiguousarray(array).view(np.uint16)
             value = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_TYPE)
             binding.bind_ortvalue_input(name, value)
+            held.append(value)
         else:
             binding.bind_cpu_input(name, array)
     for name in names:
@@ -53,9 +58,8 @@ def run(ort: Any, session: Any, inputs: Mapping[str, Array], names: Sequence[str
 
 
 def _array(value: Any) -> Array:
-    if value.data_type() != _TYPE:
-        array: Array = value.numpy()
-        return array
+    if value.data_type() != TYPE:
+        return np.array(value.numpy())
     import ml_dtypes
 
     bits = np.empty(value.shape(), np.uint16)

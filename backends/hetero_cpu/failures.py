@@ -45,8 +45,8 @@ def load_failure(error: Exception, version: str) -> HeteroError:
         )
     if kind == "InvalidProtobuf":
         return ProgramInvalid("not an ONNX model, or truncated", fix="export or download the model again")
-    if kind == "NoSuchFile":
-        return ArtifactMissing(f"the model's file is gone: {shorten(text)}")
+    if kind == "NoSuchFile" or isinstance(error, FileNotFoundError):
+        return ArtifactMissing(f"a file of the model is gone: {shorten(text)}")
     if isinstance(error, MemoryError) or _MEMORY.search(text):
         return OutOfMemory(f"not enough memory to load the model: {shorten(text)}")
     return Unsupported(f"onnxruntime {version} refuses the model: {shorten(text)}")

@@ -54,7 +54,8 @@ class GraphCache:
         Args:
             key: Changes when the graph would.
             reopen: Makes a session of a kept, optimised graph.
-            build: Makes a session of the original model and, unless it gets None, writes the optimised graph there.
+            build: Makes a session of the original model and, unless it gets None, writes the optimised graph there;
+                further files go beside it.
 
         Returns:
             The session, and where its graph is from: `cache`, `new` (kept now), `not kept: ...`.
@@ -90,7 +91,7 @@ class GraphCache:
             with contextlib.suppress(OSError):  # another process may be pruning too
                 age = entry.stat().st_mtime
                 if not entry.name.startswith("."):
-                    graphs.append((age, (entry / _GRAPH).stat().st_size, entry))
+                    graphs.append((age, sum(file.stat().st_size for file in entry.iterdir()), entry))
                 elif time.time() - age > _ABANDONED:
                     shutil.rmtree(entry, ignore_errors=True)
         used = sum(size for _, size, _ in graphs)

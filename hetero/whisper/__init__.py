@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from hetero.whisper.models import WhisperModel, known_models, open_model
     from hetero.whisper.sessions import SpeechSessions
     from hetero.whisper.tokenizer import Tokenizer
-    from hetero.whisper.transcribe import Transcriber, Transcription
+    from hetero.whisper.transcribe import Transcriber
     from hetero.whisper.transcript import Segment, Transcript
+    from hetero.whisper.transcription import Transcription
     from hetero.whisper.writers import FORMATS, render, write
 
 __all__ = [
@@ -47,7 +48,7 @@ _LATE = {
     "Tokenizer": "tokenizer",
     "Transcriber": "transcribe",
     "Transcript": "transcript",
-    "Transcription": "transcribe",
+    "Transcription": "transcription",
     "WhisperModel": "models",
     "decode_audio": "audio",
     "known_models": "models",

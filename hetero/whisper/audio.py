@@ -1,4 +1,4 @@
-"""Sound of any format and rate, as the samples that Whisper hears: mono, 16 kHz, float32. PyAV (FFmpeg) does the work."""
+"""Sound of any format and rate, as the samples that Whisper hears: mono, 16 kHz, float32. PyAV (FFmpeg) decodes."""
 
 from __future__ import annotations
 

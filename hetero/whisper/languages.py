@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hetero.errors import OptionError
 
-#: Language codes as in Whisper's tokens (`<|en|>`), and English names. A model knows those its tokenizer has tokens for.
+#: Language codes as in Whisper's tokens (`<|en|>`), and English names; not every model knows them all.
 LANGUAGES = {
     "af": "Afrikaans",
     "am": "Amharic",

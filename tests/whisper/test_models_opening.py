@@ -317,7 +317,7 @@ class FakeHub:
     def __init__(self, root: Path, real: Any) -> None:
         self.root = root
         self.errors = real.errors
-        self.HfApi = lambda: SimpleNamespace(list_repo_files=self.list_repo_files)
+        self.HfApi = lambda: SimpleNamespace(model_info=self.model_info)
         self.asked: list[tuple[Any, ...]] = []
         self.repositories: dict[tuple[str, str | None], Path] = {}
         self.local: set[tuple[str, str | None]] = set()
@@ -337,12 +337,13 @@ class FakeHub:
             self.local.add((name, revision))
         return folder
 
-    def list_repo_files(self, repo: str, *, revision: str | None = None) -> list[str]:
+    def model_info(self, repo: str, *, revision: str | None = None) -> SimpleNamespace:
         self.asked.append(("list", repo, revision))
         if self.failure:
             raise self.failure
         folder = self.repositories[repo, revision]
-        return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
 
     def snapshot_download(
         self,
@@ -380,6 +381,44 @@ def test_an_id_is_downloaded_once(tmp_path: Path, fake_hub: FakeHub) -> None:
     assert fake_hub.asked == [("list", "someone/toy", None), ("download", "someone/toy", None, files)]
     assert open_model("someone/toy", cache=tmp_path / "cache") == first
     assert len(fake_hub.asked) == 2
+
+
+def test_a_copy_in_the_hubs_own_cache_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants", reason="huggingface_hub is not installed")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--someone--toy"
+    checkpoints.hugging_face(repository / "snapshots" / commit, checkpoints.weights())
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    assert open_model("someone/toy", cache=tmp_path / "cache").dims == DIMS
+    with pytest.raises(ModelError, match="'someone/other' is not on this machine"):
+        open_model("someone/other", cache=tmp_path / "cache")
+
+
+def test_what_was_converted_does_without_the_hubs_copy(
+    tmp_path: Path, fake_hub: FakeHub, conversions: list[str]
+) -> None:
+    fake_hub.add("someone/toy", checkpoints.hugging_face)
+    first = open_model("someone/toy", cache=tmp_path / "cache")
+    fake_hub.local.clear()
+    fake_hub.asked.clear()
+    assert open_model("someone/toy", cache=tmp_path / "cache") == first
+    assert (fake_hub.asked, conversions) == ([], ["someone/toy"])
+    fake_hub.add("someone/toy", checkpoints.hugging_face, revision="v2")
+    open_model("someone/toy@v2", cache=tmp_path / "cache")
+    assert fake_hub.asked[0] == ("list", "someone/toy", "v2")
+
+
+def test_a_newer_local_copy_of_the_hub_is_converted(tmp_path: Path, fake_hub: FakeHub, conversions: list[str]) -> None:
+    folder = fake_hub.add("someone/toy", checkpoints.hugging_face)
+    first = open_model("someone/toy", cache=tmp_path / "cache")
+    (folder / "generation_config.json").write_text("{}")
+    second = open_model("someone/toy", cache=tmp_path / "cache")
+    assert (first.suppress, second.suppress) == (checkpoints.SUPPRESS, ())
+    assert len(conversions) == 2
 
 
 def test_a_revision_is_asked_for(tmp_path: Path, fake_hub: FakeHub) -> None:

@@ -33,10 +33,9 @@ def is_hub_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def fetch(source: str, progress: Progress, *, otherwise: str = "") -> Path:
-    """The folder of a model on the hub, downloaded unless it was before.
+def download(source: str, progress: Progress, *, otherwise: str = "") -> Path:
+    """The folder of a model on the hub, once it is downloaded.
 
-    A copy that is there is used without asking the hub: write `org/name@revision` for another revision, or delete it.
     `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` mean what they mean to huggingface_hub.
 
     Args:
@@ -48,10 +47,7 @@ def fetch(source: str, progress: Progress, *, otherwise: str = "") -> Path:
         ModelError: huggingface_hub is not installed; the hub cannot be reached or is not allowed to be; there is no
             such model, or it needs a login; it has no known format.
     """
-    match = _ID.fullmatch(source)
-    if match is None:
-        raise ModelError(f"{source!r} is no Hugging Face id", fix="write org/name, or org/name@revision")
-    repo, revision = match["repo"], match["revision"]
+    repo, revision = _parts(source)
     try:
         import huggingface_hub
     except ImportError:
@@ -59,9 +55,6 @@ def fetch(source: str, progress: Progress, *, otherwise: str = "") -> Path:
             f"{source!r} is on the Hugging Face hub, and huggingface_hub is not installed",
             fix=_either("pip install 'hetero[whisper]'", otherwise),
         ) from None
-    local = local_copy(repo, revision)
-    if local is not None:
-        return local
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE:
         raise ModelError(
             f"{source!r} is not on this machine, and HF_HUB_OFFLINE forbids downloading it",
@@ -70,7 +63,8 @@ def fetch(source: str, progress: Progress, *, otherwise: str = "") -> Path:
     progress("download", 0.0)
     _log.info("downloading %s from the Hugging Face hub", source)
     try:
-        names = huggingface_hub.HfApi().list_repo_files(repo, revision=revision)
+        # Not list_repo_files, which goes on asking for half a minute when there is no network.
+        names = [file.rfilename for file in huggingface_hub.HfApi().model_info(repo, revision=revision).siblings or ()]
         folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=_wanted(source, names)))
     except ModelError:
         raise
@@ -80,16 +74,26 @@ def fetch(source: str, progress: Progress, *, otherwise: str = "") -> Path:
     return folder
 
 
-def local_copy(repo: str, revision: str | None = None) -> Path | None:
-    """The folder of a model that was downloaded before and is whole, or None."""
-    import huggingface_hub
-
+def local_copy(source: str) -> Path | None:
+    """The folder of a model that was downloaded before and is whole, or None. Does not ask the hub."""
+    repo, revision = _parts(source)
+    try:
+        import huggingface_hub
+    except ImportError:
+        return None
     try:
         folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, local_files_only=True))
         find_model(folder)
     except (OSError, ValueError, ModelError):
         return None
     return folder
+
+
+def _parts(source: str) -> tuple[str, str | None]:
+    match = _ID.fullmatch(source)
+    if match is None:
+        raise ModelError(f"{source!r} is no Hugging Face id", fix="write org/name, or org/name@revision")
+    return match["repo"], match["revision"]
 
 
 def _wanted(source: str, names: Iterable[str]) -> list[str]:

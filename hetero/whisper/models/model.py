@@ -29,9 +29,11 @@ Progress = Callable[[str, float], None]
 PARTS = ("encoder", "cross", "decoder")
 MODEL_FILE = "model.json"
 TOKENIZER_FILE = "tokenizer.json"
+#: Goes up when the converter writes other files for the same weights.
+CONVERTER = 1
 _FORMAT = 1
-# Protobuf ends at 2 GB; up to here a model stays in one file, and is copied and hashed as one.
-_LARGEST_FILE = 1 << 30
+# Up to here a graph and its weights are one file: protobuf ends at 2 GB, and takes twice the file's size in memory.
+_LARGEST_FILE = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,7 @@ def write_model(
     }
     content = {
         "format": _FORMAT,
+        "converter": CONVERTER,
         "name": name,
         "origin": origin,
         "dims": asdict(dims),

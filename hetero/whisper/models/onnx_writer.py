@@ -31,14 +31,16 @@ class OnnxWriter:
     """
 
     def __init__(self, path: Path, name: str, *, external: bool = False) -> None:
+        import onnx
+
         self._path = path
-        self._name = name
         self._external = external
         self._data: BinaryIO | None = None
-        self._nodes: list[onnx.NodeProto] = []
-        self._initializers: list[onnx.TensorProto] = []
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
+        # Filled in place: onnx.helper's make_graph and make_model would copy all weights twice.
+        self._model = onnx.ModelProto(ir_version=_IR_VERSION, producer_name="hetero")
+        self._model.opset_import.add(domain="", version=OPSET)
+        self._graph = self._model.graph
+        self._graph.name = name
         self._scope = ""
         self._used: set[str] = set()
         self._shapes: dict[tuple[int, ...], str] = {}
@@ -52,7 +54,7 @@ class OnnxWriter:
         if self._data is not None:
             self._data.close()
         if kind is None:
-            self._save()
+            self._path.write_bytes(self._model.SerializeToString())
 
     def scope(self, name: str) -> None:
         """Nodes from here on are named `name/...`."""
@@ -60,24 +62,23 @@ class OnnxWriter:
 
     def input(self, name: str, dtype: Any, shape: tuple[Dim, ...]) -> str:
         """Declare an input."""
-        self._inputs.append(_value(name, dtype, shape))
+        self._graph.input.append(_value(name, dtype, shape))
         return name
 
     def output(self, value: str, name: str, dtype: Any, shape: tuple[Dim, ...]) -> None:
         """Declare the value of the last node, or of an earlier one, as an output."""
-        for node in self._nodes:
+        for node in self._graph.node:
             for field in (node.input, node.output):
                 field[:] = [name if entry == value else entry for entry in field]
-        self._outputs.append(_value(name, dtype, shape))
+        self._graph.output.append(_value(name, dtype, shape))
 
     def weight(self, name: str, array: NDArray[Any]) -> str:
         """Store an array."""
         import onnx
 
         array = np.ascontiguousarray(array)
-        tensor = onnx.TensorProto(
-            name=name, data_type=onnx.helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape
-        )
+        kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        tensor = self._graph.initializer.add(name=name, data_type=kind, dims=array.shape)
         if self._data is None or array.nbytes < 1024:
             tensor.raw_data = array.tobytes()
         else:
@@ -87,7 +88,6 @@ class OnnxWriter:
             for key, value in place.items():
                 tensor.external_data.add(key=key, value=str(value))
             self._data.write(array.data)
-        self._initializers.append(tensor)
         return name
 
     def shape(self, *sizes: int) -> str:
@@ -107,16 +107,8 @@ class OnnxWriter:
             count += 1
             name = f"{stem}_{count}"
         self._used.add(name)
-        self._nodes.append(onnx.helper.make_node(kind, inputs, [name], name=name, **attributes))
+        self._graph.node.append(onnx.helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
-
-    def _save(self) -> None:
-        import onnx
-
-        graph = onnx.helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, self._initializers)
-        opset = onnx.helper.make_opsetid("", OPSET)
-        model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="hetero")
-        self._path.write_bytes(model.SerializeToString())
 
 
 def _value(name: str, dtype: Any, shape: tuple[Dim, ...]) -> onnx.ValueInfoProto:

@@ -13,15 +13,12 @@ from pathlib import Path
 from hetero.cache import building, cache_dir, key_of
 from hetero.errors import ModelError
 from hetero.whisper.models.carried import CARRIED
-from hetero.whisper.models.files import Joined, Sums
+from hetero.whisper.models.files import Joined, Sums, read_json
 from hetero.whisper.models.formats import Found, find_model, is_converted
-from hetero.whisper.models.hub import fetch, is_hub_id, local_copy
-from hetero.whisper.models.model import MODEL_FILE, Progress, WhisperModel, load_model, write_model
+from hetero.whisper.models.hub import download, is_hub_id, local_copy
+from hetero.whisper.models.model import CONVERTER, MODEL_FILE, Progress, WhisperModel, load_model, write_model
 
 _log = logging.getLogger(__name__)
-
-#: Goes up when the converter writes other files for the same weights.
-CONVERTER = 1
 
 #: OpenAI's models and where they are on the Hugging Face hub.
 OFFICIAL: Mapping[str, str] = {
@@ -101,11 +98,10 @@ def open_model(
 def known_models(*, cache: Path | None = None) -> list[KnownModel]:
     """The models that `open_model` knows by name, and what it would take to use each; nothing is downloaded."""
     root = (cache or cache_dir()) / "whisper"
-    converted = {name for folder in _entries(root) if (name := _name_of(folder))}
-    return [_known(name, root, converted) for name in OFFICIAL]
+    return [_known(name, root) for name in OFFICIAL]
 
 
-def _known(name: str, root: Path, converted: set[str]) -> KnownModel:
+def _known(name: str, root: Path) -> KnownModel:
     carried = CARRIED.get(name)
     if carried is not None:
         if is_converted(root / _key(carried.sums)):
@@ -115,14 +111,11 @@ def _known(name: str, root: Path, converted: set[str]) -> KnownModel:
                 return KnownModel(name, carried.origin, "installed")
         except ModelError as error:
             return KnownModel(name, carried.origin, "unusable", f"{error.problem}: {error.fix}")
-    origin = f"{OFFICIAL[name]} on the Hugging Face hub"
-    if name in converted:
+    origin = _hub_origin(OFFICIAL[name])
+    if _converted_before(root, origin) is not None:
         return KnownModel(name, origin, "converted")
-    try:
-        if local_copy(OFFICIAL[name]) is not None:
-            return KnownModel(name, origin, "installed")
-    except ImportError:
-        pass
+    if local_copy(OFFICIAL[name]) is not None:
+        return KnownModel(name, origin, "installed")
     return KnownModel(name, origin, "download", carried.install if carried else "downloaded when it is first used")
 
 
@@ -143,8 +136,20 @@ def _open_official(name: str, root: Path, told: Progress) -> WhisperModel:
 
 
 def _open_hub(source: str, root: Path, name: str, told: Progress, otherwise: str = "") -> WhisperModel:
-    folder = fetch(source, told, otherwise=otherwise)
-    return _converted(find_model(folder), root, name, f"{source} on the Hugging Face hub", told)
+    origin = _hub_origin(source)
+    folder = local_copy(source)
+    if folder is None:
+        # What was converted does without the hub's copy, which may be deleted to save its space.
+        before = _converted_before(root, origin)
+        ready = _ready(before, name, origin) if before else None
+        if ready is not None:
+            return ready
+        folder = download(source, told, otherwise=otherwise)
+    return _converted(find_model(folder), root, name, origin, told)
+
+
+def _hub_origin(source: str) -> str:
+    return f"{source} on the Hugging Face hub"
 
 
 def _converted(found: Found, root: Path, name: str, origin: str, told: Progress) -> WhisperModel:
@@ -178,12 +183,13 @@ def _key(sums: Mapping[str, str]) -> str:
     return key_of("whisper", str(CONVERTER), *(f"{role}={sums[role]}" for role in sorted(sums)))
 
 
-def _entries(root: Path) -> list[Path]:
-    return [path.parent for path in root.glob(f"[!.]*/{MODEL_FILE}")] if root.is_dir() else []
-
-
-def _name_of(folder: Path) -> str:
-    try:
-        return load_model(folder).name
-    except ModelError:
-        return ""
+def _converted_before(root: Path, origin: str) -> Path | None:
+    """The last entry that was made of the weights from there, by this version of the converter."""
+    for path in sorted(root.glob(f"[!.]*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            content = read_json(path)
+        except ModelError:
+            continue
+        if content.get("origin") == origin and content.get("converter") == CONVERTER:
+            return path.parent
+    return None

@@ -1,0 +1,88 @@
+"""The options that say which devices a command uses, and the Runtime made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from hetero.runtime import Runtime
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Options = dict[str, dict[str, str]]
+
+
+def make_runtime(
+    *, chain: str | None = None, simulate: tuple[str, ...] = (), options: Options | None = None
+) -> Runtime:
+    """The Runtime of a command. Every command calls it through this module, so that tests can put in their own."""
+    from hetero.runtime import Runtime
+
+    return Runtime(chain=chain, simulate=simulate or None, options=options)
+
+
+def parse_options(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Options:
+    """`("cpu.threads=2",)` as `{"cpu": {"threads": "2"}}`; the backend checks names and values.
+
+    Raises:
+        click.BadParameter: Not of the form BACKEND.OPTION=VALUE.
+    """
+    options: Options = {}
+    for text in values:
+        place, equals, value = text.partition("=")
+        backend, dot, name = place.strip().partition(".")
+        if not (equals and dot and backend and name):
+            raise click.BadParameter(f"{text!r} is not of the form BACKEND.OPTION=VALUE, as in cpu.threads=2")
+        options.setdefault(backend, {})[name.strip()] = value.strip()
+    return options
+
+
+def _split(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+
+
+def json_option(command: Command) -> Command:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts.")(command)
+
+
+def machine_options(command: Command) -> Command:
+    """`--chain` and `--simulate`: which devices there are."""
+    simulate = click.option(
+        "--simulate",
+        multiple=True,
+        metavar="MACHINE",
+        callback=_split,
+        help="Also imitate this machine's devices (rk3588, phoenix); may be repeated. [env: HETERO_SIMULATE]",
+    )
+    chain = click.option(
+        "--chain", metavar="NAMES", help="Devices or backends in order of preference: xrt,cpu. Default: NPU, GPU, CPU."
+    )
+    return chain(simulate(command))
+
+
+def load_options(command: Command) -> Command:
+    """`--fallback`, `--option`, `--chain`, `--simulate`: how a program is loaded."""
+    fallback = click.option(
+        "--fallback",
+        type=click.Choice(["allow", "forbid"]),
+        default="allow",
+        show_default=True,
+        help="Whether another device may answer when the first one fails.",
+    )
+    return fallback(backend_options(command))
+
+
+def backend_options(command: Command) -> Command:
+    """`--option`, `--chain`, `--simulate`."""
+    option = click.option(
+        "--option",
+        "options",
+        multiple=True,
+        metavar="BACKEND.OPTION=VALUE",
+        callback=parse_options,
+        help="A backend's option, as `hetero devices --options` lists them; may be repeated.",
+    )
+    return option(machine_options(command))
