@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -67,6 +68,7 @@ class Runtime:
         host: The machine to look at, for tests.
         keep_records: How many records of finished requests are kept.
         learn: Keep what runs have cost in the cache folder, for the policies' next choice.
+        clock: Seconds, for tests: timers then fire only in `timers.run_due()`.
 
     Raises:
         OptionError: An unknown backend, device, option or simulated machine.
@@ -83,6 +85,7 @@ class Runtime:
         host: Host | None = None,
         keep_records: int = 1000,
         learn: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._host = _host(host, simulate)
         self.records = Records(keep_records)
@@ -98,7 +101,8 @@ class Runtime:
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._workers = Workers()
-        self._timers = Timers()
+        self.timers = Timers(clock)
+        self._clock = clock
         self._costs = CostModel(self._host.cache / "costs.json" if learn else None)
         self._closed = ""
         _live.add(self)
@@ -198,8 +202,8 @@ class Runtime:
                 candidate.close(timeout=0)
             raise
         limits = Limits(max_waiting, max_waiting_bytes, on_full, timeout)
-        board = Board(chosen, max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes)
-        dispatcher = Dispatcher(candidates, board, self._workers, self._timers, self.records, limits)
+        board = Board(chosen, max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes, clock=self._clock)
+        dispatcher = Dispatcher(candidates, board, self._workers, self.timers, self.records, limits)
         session = Session(self, program, dispatcher, fallback, attempts, chosen.name)
         with self._lock:
             if not self._closed:
@@ -222,7 +226,7 @@ class Runtime:
             sessions = list(self._sessions)
         for session in sessions:
             session.close(timeout)
-        self._timers.close()
+        self.timers.close()
         self._workers.close(timeout)
         self._costs.save()
         for backend in self._backends.values():
@@ -344,6 +348,7 @@ class Runtime:
             load,
             program.signature,
             kind=device.kind,
+            clock=self._clock,
             costs=self._costs,
             cost_key=(program.identity, key_of(device.name, repr(sorted(device.properties.items())), repr(values))),
         )
