@@ -99,6 +99,7 @@ class Device:
         lanes: How many calls it works on at once (NPU cores, columns, queues).
         rank: Place in the default chain, lowest first; by default 100 for an NPU, 200 for a GPU, 300 for a CPU.
         simulated: Its answers and times come from a simulator.
+        watts: Power that it takes at work, if that is known; the policy `efficiency` compares by it.
         properties: Versions, driver, memory: whatever `hetero doctor` should show.
         notes: Remarks for people: a core that did not answer, a driver that is known to be bad.
     """
@@ -109,6 +110,7 @@ class Device:
     lanes: int = 1
     rank: int = -1
     simulated: bool = False
+    watts: float | None = None
     properties: Mapping[str, Any] = field(default_factory=dict, hash=False)
     notes: tuple[str, ...] = ()
 

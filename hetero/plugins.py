@@ -19,6 +19,7 @@ from hetero.program import Program
 
 if TYPE_CHECKING:
     from hetero.backend import Backend
+    from hetero.scheduler.policy import Policy
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,10 @@ class Hooks:
     @hookspec
     def hetero_program_names(self) -> Iterable[str]:  # type: ignore[empty-body]
         """Names that `hetero_program` answers to, for listings and for error messages."""
+
+    @hookspec
+    def hetero_policy(self) -> Policy:  # type: ignore[empty-body]
+        """A scheduling policy, for `Runtime.load(policy=NAME)`; see `hetero.scheduler.policy.Policy`."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,10 @@ class Plugins:
     def program_names(self) -> list[str]:
         """All names that plugins offer."""
         return sorted({name for _, names in self._each(self._manager.hook.hetero_program_names) for name in names})
+
+    def policies(self) -> dict[str, Policy]:
+        """The policies of all plugins, by name."""
+        return {policy.name: policy for _, policy in self._each(self._manager.hook.hetero_policy)}
 
     def _each(self, hook: pluggy.HookCaller, **arguments: str) -> Iterator[tuple[str, Any]]:
         """Each plugin's name and answer; one that raises is noted in `broken` and does the others no harm."""

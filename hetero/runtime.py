@@ -26,8 +26,9 @@ from hetero.scheduler.canary import Canary, make_canary
 from hetero.scheduler.candidate import Candidate, reason_of
 from hetero.scheduler.costs import CostModel
 from hetero.scheduler.dispatch import Dispatcher, Fallback, Limits, load_first
-from hetero.scheduler.policy import Owned, Policy, default_chain, find_policy, matches, pick
+from hetero.scheduler.policy import POLICIES, Exploring, Owned, Policy, default_chain, find_policy, matches, pick
 from hetero.scheduler.timers import Timers
+from hetero.scheduler.verify import Verifier
 from hetero.scheduler.workers import Workers
 from hetero.session import Session
 from hetero.telemetry.records import Records
@@ -144,7 +145,9 @@ class Runtime:
         options: Options | None = None,
         standby: bool = True,
         policy: str | Policy = "chain",
+        explore: float = 0.01,
         canary: bool = True,
+        verify: float = 0.0,
         timeout: float | None = None,
         max_waiting: int = 1024,
         max_waiting_bytes: int = 1 << 30,
@@ -160,8 +163,12 @@ class Runtime:
             standby: Load the program on the last candidate (the CPU, as a rule) too, so that a failing device costs no
                 load in the middle of a run.
             policy: `chain`: the first healthy device with a lane, spilling to the next where that is expected to be
-                quicker than waiting; `fastest`: the earliest expected finish; `throughput`: whoever is free.
+                quicker than waiting; `fastest`: the earliest expected finish; `throughput`: whoever is free;
+                `efficiency`: the least energy within the deadline; a plugin's own by its name; or an object.
+            explore: Share of the requests that `fastest` and `efficiency` send where the least is known; 0 for none.
             canary: Ask each device a small request when it is loaded, and compare with the standby's answer.
+            verify: Share of the answers that are compared with the standby's: afterwards and in the background; with 1,
+                each before it is given. A wrong answer sets the device aside.
             timeout: Seconds after which a call on a device counts as hung: the device is set aside, the request goes
                 on elsewhere.
             max_waiting: How many requests may wait for a lane.
@@ -183,14 +190,18 @@ class Runtime:
             raise OptionError(f"timeout is {timeout!r}, expected seconds, more than 0")
         if max_waiting < 1 or max_waiting_bytes < 1:
             raise OptionError("max_waiting and max_waiting_bytes must be at least 1")
-        chosen = find_policy(policy)
+        if not 0 <= explore <= 1 or not 0 <= verify <= 1:
+            raise OptionError(f"explore is {explore!r} and verify is {verify!r}, expected shares between 0 and 1")
+        chosen = find_policy(policy, {**POLICIES, **self._plugins.policies()})
+        if explore and chosen.uses_all:
+            chosen = Exploring(chosen, explore)
         program = self.open(source)
         candidates = self._candidates(program, self._check_backend_names(options or {}), device)
         try:
             if canary and standby and fallback == "allow":
-                source = _canary_source(program, candidates[-1])
+                ask = _canary_source(program, candidates[-1])
                 for candidate in candidates[:-1]:
-                    candidate.canary = source
+                    candidate.canary = ask
             attempts = load_first(program.name, candidates, fallback)
             if standby and fallback == "allow":
                 candidates[-1].load()
@@ -204,6 +215,10 @@ class Runtime:
         limits = Limits(max_waiting, max_waiting_bytes, on_full, timeout)
         board = Board(chosen, max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes, clock=self._clock)
         dispatcher = Dispatcher(candidates, board, self._workers, self.timers, self.records, limits)
+        if verify and candidates[-1].ready and len(candidates) > 1:
+            verifier = Verifier(candidates[-1], verify, self._workers)
+            for candidate in candidates[:-1]:
+                candidate.verifier = verifier
         session = Session(self, program, dispatcher, fallback, attempts, chosen.name)
         with self._lock:
             if not self._closed:
@@ -348,6 +363,7 @@ class Runtime:
             load,
             program.signature,
             kind=device.kind,
+            watts=device.watts,
             clock=self._clock,
             costs=self._costs,
             cost_key=(program.identity, key_of(device.name, repr(sorted(device.properties.items())), repr(values))),

@@ -194,6 +194,8 @@ class Board:
 
     def _help_out(self, candidate: Candidate) -> tuple[list[Request], int] | None:
         """A request planned for another candidate that this one would finish sooner."""
+        if not self.policy.helps_out:
+            return None
         now = self.clock()
         for other, queue in self._queues.items():
             if other is None or other is candidate:

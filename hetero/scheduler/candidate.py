@@ -30,8 +30,11 @@ from hetero.tensors import Array, Signature
 
 if TYPE_CHECKING:
     from hetero.scheduler.request import Request
+    from hetero.scheduler.verify import Verifier
 
 _log = logging.getLogger(__name__)
+
+_LANE_POLL = 2e-4
 
 Loaded = Executable | PolledExecutable
 Run = Callable[[Mapping[str, Array], Call], Mapping[str, Array]]
@@ -57,6 +60,8 @@ class Candidate:
         executable: The loaded program; None before the load and after a refusal.
         passed_over: Why requests never come here, as the attempt that each record shows; None while they may.
         canary: Gives what it has to answer before it is trusted; None when there is nothing to ask.
+        verifier: Checks answers at run time; None when they are not checked.
+        give_back: Makes a lane free again and tells whoever waits for one.
         free: Calls whose lane is free.
         backlog: Seconds of work that is planned for it and waits.
     """
@@ -83,7 +88,9 @@ class Candidate:
         self.watts = watts
         self.executable: Loaded | None = None
         self.passed_over: Attempt | None = None
+        self.verifier: Verifier | None = None
         self.free: deque[Call] = deque()
+        self.give_back: Callable[[Call], None] = self.free.append
         self.backlog = 0.0
         self.breaker = breaker or Breaker(clock=clock)
         self.canary: Callable[[], Canary | None] = lambda: None
@@ -193,6 +200,8 @@ class Candidate:
             outputs = run(inputs, call)
             seconds = clock() - started
             self._signature.check_outputs(outputs)
+            if self.verifier is not None:
+                self.verifier.check(self, inputs, outputs)
         except (InputError, ClosedError):
             raise
         except Unsupported as error:
@@ -226,7 +235,7 @@ class Candidate:
         else:
             self.breaker.recovered()
         finally:
-            self.free.append(call)
+            self.give_back(call)
 
     def _check_canary(self, run: Run, call: Call) -> None:
         """Run the canary on a lane that the caller holds. Raises what the run raised, or WrongAnswer."""
@@ -250,17 +259,28 @@ class Candidate:
             _log.warning("%s is set aside; it is tried again in %.1f s", self.name, self.breaker.retry_in)
 
     def answer(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """One answer outside of any request, on a lane of its own. Raises what the run raised."""
-        run = self._run
-        if run is None or not self.free:
-            raise ClosedError("the device is not ready")
-        call = self.free.popleft()
+        """One answer outside of any request, on a lane of its own, which is waited for. Raises what the run raised."""
+        while True:
+            run = self._run
+            if run is None:
+                raise ClosedError("the device is not ready")
+            try:
+                call = self.free.popleft()
+            except IndexError:
+                time.sleep(_LANE_POLL)
+            else:
+                break
         try:
             outputs = run(inputs, call)
             self._signature.check_outputs(outputs)
         finally:
-            self.free.append(call)
+            self.give_back(call)
         return outputs
+
+    def distrust(self, error: WrongAnswer) -> None:
+        """Set the device aside for a wrong answer that was found after it had been given."""
+        if self.breaker.failed(error, reason_of(error)):
+            _log.warning("%s is set aside; it is tried again in %.1f s", self.name, self.breaker.retry_in)
 
     def shut_out(self) -> Attempt | None:
         """Why a request does not come here now, as its record shows it; None when it may."""
@@ -269,6 +289,11 @@ class Candidate:
         if self.breaker.state != "closed":
             return self.attempt("run", "set aside", f"failed earlier: {self.breaker.reason}")
         return None
+
+    def runs(self, request: Request) -> int:
+        """How many runs of the request's shapes were seen here."""
+        cost = self._costs.cost(Key(*self._cost_key, request.shapes))
+        return cost.runs if cost is not None else 0
 
     def expected(self, request: Request) -> float | None:
         """Seconds that the request is expected to take here; None when nothing is known."""

@@ -123,6 +123,8 @@ class Dispatcher:
         self._timers = timers
         self._records = records
         self._limits = limits
+        for candidate in self.candidates:
+            candidate.give_back = functools.partial(board.give_back, candidate)
         self._first_is_best = board.policy.prefers_first or len(candidates) == 1
 
     def call_first(self, inputs: Outputs, record: Record) -> Outputs | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from hetero.backend import Device
@@ -64,6 +65,9 @@ class View(Protocol):
     def wait(self, now: float) -> float | None:
         """Seconds until its next lane is expected to be free; None when nothing is known."""
 
+    def runs(self, request: Request) -> int:
+        """How many runs of the request's shapes were seen on it."""
+
     @property
     def watts(self) -> float | None:
         """Power it takes at work, measured or declared; None when unknown."""
@@ -75,11 +79,13 @@ class Policy(Protocol):
     Attributes:
         name: For `explain()`.
         prefers_first: A first candidate that is idle is always taken.
+        helps_out: A device with nothing to do takes what is planned for another, where it would end sooner.
         uses_all: Every candidate is loaded at once, not only the first and the standby.
     """
 
     name: str
     prefers_first: bool
+    helps_out: bool
     uses_all: bool
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
@@ -100,6 +106,7 @@ class Chain:
 
     name = "chain"
     prefers_first = True
+    helps_out = True
     uses_all = False
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
@@ -120,6 +127,7 @@ class Fastest:
 
     name = "fastest"
     prefers_first = False
+    helps_out = True
     uses_all = True
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
@@ -139,6 +147,7 @@ class Throughput:
 
     name = "throughput"
     prefers_first = False
+    helps_out = True
     uses_all = True
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
@@ -147,17 +156,77 @@ class Throughput:
         return min(idle, key=lambda candidate: candidate.expected(request) or 0.0, default=None)
 
 
-_POLICIES: dict[str, Policy] = {policy.name: policy for policy in (Chain(), Fastest(), Throughput())}
+class Efficiency:
+    """The least energy (watts times expected seconds) among those that can keep the deadline.
+
+    A device of unknown power cannot be compared: it is taken only when no device of known power is there.
+    """
+
+    name = "efficiency"
+    prefers_first = False
+    helps_out = False
+    uses_all = True
+
+    def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
+        """See `Policy.choose`."""
+        left = None if request.deadline is None else request.deadline - now
+        best: tuple[float, C] | None = None
+        for candidate in options:
+            cost, wait = candidate.expected(request), 0.0 if candidate.idle else candidate.wait(now)
+            if candidate.watts is None:
+                continue
+            if cost is None:
+                if candidate.idle:
+                    return candidate
+                continue
+            in_time = left is None or (wait is not None and wait + cost <= left)
+            if in_time and (best is None or candidate.watts * cost < best[0]):
+                best = (candidate.watts * cost, candidate)
+        return best[1] if best is not None else _FASTEST.choose(request, options, now)
 
 
-def find_policy(policy: str | Policy) -> Policy:
+class Exploring:
+    """Another policy, except for a share of requests that go to the idle device of which the least is known.
+
+    Args:
+        policy: The other one.
+        share: Between 0 and 1.
+        draw: Uniform in [0, 1), for tests.
+    """
+
+    uses_all = True
+
+    def __init__(self, policy: Policy, share: float, draw: Callable[[], float] = random.random) -> None:
+        self.name = policy.name
+        self.prefers_first = False
+        self.helps_out = policy.helps_out
+        self._policy = policy
+        self._share = share
+        self._draw = draw
+
+    def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
+        """See `Policy.choose`."""
+        if self._draw() < self._share:
+            idle = [candidate for candidate in options if candidate.idle]
+            if idle:
+                return min(idle, key=lambda candidate: candidate.runs(request))
+        return self._policy.choose(request, options, now)
+
+
+_FASTEST = Fastest()
+POLICIES: dict[str, Policy] = {policy.name: policy for policy in (Chain(), _FASTEST, Throughput(), Efficiency())}
+
+
+def find_policy(policy: str | Policy, known: Mapping[str, Policy]) -> Policy:
     """A policy by name, or as it is.
 
     Raises:
-        OptionError: There is none of that name.
+        OptionError: There is none of that name, or what was given is none.
     """
-    if not isinstance(policy, str):
-        return policy
-    if policy not in _POLICIES:
-        raise OptionError(f"the policy {policy!r} is not known", fix=f"known: {', '.join(_POLICIES)}")
-    return _POLICIES[policy]
+    if isinstance(policy, str):
+        if policy not in known:
+            raise OptionError(f"the policy {policy!r} is not known", fix=f"known: {', '.join(known)}")
+        return known[policy]
+    if not callable(getattr(policy, "choose", None)):
+        raise OptionError(f"policy is {policy!r}, expected a name or an object with `choose`")
+    return policy

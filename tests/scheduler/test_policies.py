@@ -13,7 +13,7 @@ import pytest
 from hetero.backend import Call
 from hetero.errors import ClosedError, QueueFull
 from hetero.scheduler.board import Board
-from hetero.scheduler.policy import Chain, Fastest, Policy, Throughput
+from hetero.scheduler.policy import Chain, Efficiency, Exploring, Fastest, Policy, Throughput
 from hetero.scheduler.request import Request
 from hetero.telemetry.records import Record
 
@@ -28,14 +28,13 @@ class Clock:
 class Worker:
     """A candidate as the board and the policies see it, whose runs take a known time."""
 
-    watts = None
-
     def __init__(self, name: str, speed: float, clock: Clock, lanes: int = 1, known: bool = True) -> None:
         self.name = name
         self.speed = speed
         self.free = deque(Call(lane) for lane in range(lanes))
         self.usable = True
         self.known = known
+        self.watts: float | None = None
         self.backlog = 0.0
         self.ends: list[float] = []
         self.done: list[Request] = []
@@ -47,6 +46,9 @@ class Worker:
 
     def seconds(self, request: Request) -> float:
         return float(request.inputs["x"].size) / self.speed
+
+    def runs(self, request: Request) -> int:
+        return len(self.done)
 
     def expected(self, request: Request) -> float | None:
         return self.seconds(request) if self.known else None
@@ -217,3 +219,31 @@ def test_a_candidate_that_has_failed_a_request_is_not_offered_to_it_again() -> N
     taken = simulation.board.take(request)
     assert taken is not None
     assert taken[0].name == "d1"
+
+
+def test_efficiency_takes_the_least_energy_and_not_the_quickest() -> None:
+    simulation = Simulation(Efficiency(), [10, 2])
+    simulation.workers[0].watts, simulation.workers[1].watts = 30.0, 3.0
+    for _ in range(5):
+        simulation.send()
+    simulation.run()
+    assert [len(worker.done) for worker in simulation.workers] == [0, 5]
+
+
+def test_efficiency_spends_more_where_the_deadline_needs_it() -> None:
+    simulation = Simulation(Efficiency(), [10, 2])
+    simulation.workers[0].watts, simulation.workers[1].watts = 30.0, 3.0
+    request = simulation.request()
+    request.deadline = 0.2
+    taken = simulation.board.take(request)
+    assert taken is not None
+    assert taken[0].name == "d0"
+
+
+def test_exploring_sends_its_share_where_the_least_is_known() -> None:
+    draws = iter([0.5, 0.01, 0.5])
+    simulation = Simulation(Exploring(Fastest(), 0.05, lambda: next(draws)), [10, 1])
+    for _ in range(3):
+        simulation.send()
+        simulation.run()
+    assert [len(worker.done) for worker in simulation.workers] == [2, 1]

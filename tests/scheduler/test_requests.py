@@ -312,7 +312,7 @@ def test_as_completed_map_gives_what_is_done_first(make_runtime: Make) -> None:
     assert next(results)[0] == 0
 
 
-@pytest.mark.parametrize("policy", ["chain", "fastest", "throughput"])
+@pytest.mark.parametrize("policy", ["chain", "fastest", "throughput", "efficiency"])
 def test_every_policy_answers_every_request_rightly(make_runtime: Make, policy: str) -> None:
     runtime = make_runtime(fake("n", lanes=3), fake("g", kind="gpu"), fake("c", kind="cpu"))
     session = runtime.load(DOUBLE, policy=policy)
@@ -322,5 +322,49 @@ def test_every_policy_answers_every_request_rightly(make_runtime: Make, policy: 
 
 
 def test_an_unknown_policy_is_refused(make_runtime: Make) -> None:
-    with pytest.raises(errors.OptionError, match="known: chain, fastest, throughput"):
+    with pytest.raises(errors.OptionError, match="known: chain, fastest, throughput, efficiency"):
         make_runtime(fake("n")).load(DOUBLE, policy="best")
+
+
+def times(factor: float) -> Callable[..., Any]:
+    return lambda inputs, call: {"y": inputs["x"] * np.float32(factor)}
+
+
+def test_a_wrong_answer_never_reaches_the_caller_when_every_one_is_checked(make_runtime: Make) -> None:
+    session = make_runtime(fake("n", run=times(3)), fake("c", kind="cpu")).load(DOUBLE, canary=False, verify=1)
+    result = session.run(X)
+    np.testing.assert_array_equal(result.value, X * 2)
+    assert outcomes(result.record) == [("n", "failed"), ("c", "ok")]
+    assert "differs from the reference by 3 at most" in result.record.attempts[0].reason
+    assert session.device == "c"
+
+
+def test_a_sampled_check_finds_a_wrong_device_and_sets_it_aside(make_runtime: Make) -> None:
+    runtime = make_runtime(fake("n", run=times(3)), fake("c", kind="cpu"))
+    session = runtime.load(DOUBLE, canary=False, verify=0.999999)
+    assert session.run(X).record.device == "n"
+    runtime._workers.close(20)
+    assert session.device == "c"
+
+
+def test_a_sampled_check_is_made_on_copies(make_runtime: Make) -> None:
+    runtime = make_runtime(fake("n"), fake("c", kind="cpu"))
+    session = runtime.load(DOUBLE, canary=False, verify=0.999999)
+    x = X.copy()
+    y = session(x)
+    x[:] = 7
+    y[:] = 7
+    runtime._workers.close(20)
+    assert session.device == "n"
+
+
+def test_what_cannot_be_checked_is_not_held_against_the_device(make_runtime: Make) -> None:
+    broken = fake("c", kind="cpu", run=raises(errors.ExecutionError("out of threads")))
+    session = make_runtime(fake("n"), broken).load(DOUBLE, canary=False, verify=1)
+    assert session.run(X).record.device == "n"
+
+
+@pytest.mark.parametrize("wrong", [{"verify": 2}, {"verify": -1}, {"explore": 1.5}, {"timeout": 0}, {"max_waiting": 0}])
+def test_shares_and_limits_out_of_range_are_refused(make_runtime: Make, wrong: dict[str, Any]) -> None:
+    with pytest.raises(errors.OptionError):
+        make_runtime(fake("n")).load(DOUBLE, **wrong)
