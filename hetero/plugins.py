@@ -2,15 +2,26 @@
 
 A plugin is whatever an entry point of the group `hetero.backends` (or `hetero.programs`) leads to, a module as a rule,
 with functions marked `@hetero.hookimpl`. Hooks only register; nothing of pluggy is on the way of a request.
+
+The environment decides which of the installed ones are taken in; those that are not are not even imported:
+
+| variable | meaning |
+|---|---|
+| `HETERO_DISABLE_PLUGINS=1` | only those that come with hetero itself (also `true`, `yes`, `on`, `all`) |
+| `HETERO_DISABLE_PLUGINS=a,b` | not the plugins (entry points) `a` and `b`, whoever brings them |
+| `HETERO_ALLOW_PLUGINS=a,b` | besides those that come with hetero itself only `a` and `b` |
+
+What is disabled stays disabled when it is allowed too. An empty value is as good as none.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import pluggy
 
@@ -24,6 +35,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 GROUPS = ("hetero.backends", "hetero.programs")
+DISABLE = "HETERO_DISABLE_PLUGINS"
+ALLOW = "HETERO_ALLOW_PLUGINS"
+
+_OWN = "hetero"
+_YES = {"1", "true", "yes", "on", "all"}
+_NO = {"0", "false", "no", "off"}
 
 hookspec = pluggy.HookspecMarker("hetero")
 hookimpl = pluggy.HookimplMarker("hetero")
@@ -71,28 +88,87 @@ class BrokenPlugin:
         return f"plugin {self.name} of {self.group} ({self.value}, from {self.distribution}): {self.reason}"
 
 
+@dataclass(frozen=True)
+class InstalledPlugin:
+    """An entry point of an installed distribution, and what became of it.
+
+    Attributes:
+        group: The entry points' group: `hetero.backends` or `hetero.programs`.
+        name: The entry point's name.
+        value: Where it leads: `package.module`.
+        distribution: The installed distribution that brings it.
+        version: Of the distribution.
+        state: `ok`, `broken` (it could not be taken in, or not all of it), or `disabled` by the environment.
+        reason: Why it is not ok.
+        fix: What the user can do about that.
+        backends: Names of the backends that it gives.
+        programs: Names of the programs that it gives.
+    """
+
+    group: str
+    name: str
+    value: str
+    distribution: str
+    version: str
+    state: Literal["ok", "broken", "disabled"] = "ok"
+    reason: str = ""
+    fix: str = ""
+    backends: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+
+
 class Plugins:
     """The plugins of one Runtime.
 
     Attributes:
         broken: Those that could not be taken in, with the reason.
+        disabled: Those that the environment keeps out; they are not imported.
     """
 
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager("hetero")
         self._manager.add_hookspecs(Hooks)
+        self._installed: list[InstalledPlugin] = []
         self.broken: list[BrokenPlugin] = []
 
-    def discover(self) -> None:
-        """Take in every installed entry point, each on its own: one that fails is noted in `broken`."""
+    @property
+    def disabled(self) -> tuple[InstalledPlugin, ...]:
+        """The installed plugins that the environment keeps out."""
+        return tuple(plugin for plugin in self._installed if plugin.state == "disabled")
+
+    def discover(self, environ: Mapping[str, str] | None = None) -> None:
+        """Take in every installed entry point, each on its own: one that fails is noted in `broken`.
+
+        Args:
+            environ: Environment variables: `HETERO_DISABLE_PLUGINS`, `HETERO_ALLOW_PLUGINS`; the process's by default.
+        """
+        switches = _Switches(os.environ if environ is None else environ)
         for group in GROUPS:
             for point in sorted(importlib.metadata.entry_points(group=group), key=lambda point: point.name):
+                distribution = point.dist.name if point.dist else "unknown"
+                version = point.dist.version if point.dist else ""
+                reason, fix = switches.against(point.name, distribution)
+                state: Literal["ok", "disabled"] = "disabled" if reason else "ok"
+                self._installed.append(
+                    InstalledPlugin(group, point.name, point.value, distribution, version, state, reason, fix)
+                )
+                if reason:
+                    continue
                 try:
                     self.register(point.load(), f"{group}:{point.name}")
                 except Exception as error:
-                    distribution = point.dist.name if point.dist else "unknown"
                     reason = f"{type(error).__name__}: {error}"
                     self._broke(f"{group}:{point.name}", reason, point.value, distribution)
+        for variable, name in switches.unknown({plugin.name for plugin in self._installed}):
+            _log.warning("%s names %r, and no plugin of that name is installed", variable, name)
+
+    def installed(self) -> list[InstalledPlugin]:
+        """The plugins that `discover` found, with the backends and programs that each one gives."""
+        backends = [(plugin, backend.name) for plugin, backend in self._given()]
+        programs = [
+            (plugin, name) for plugin, names in self._each(self._manager.hook.hetero_program_names) for name in names
+        ]
+        return [self._report(plugin, backends, programs) for plugin in self._installed]
 
     def register(self, plugin: object, name: str | None = None) -> None:
         """Take in one plugin object.
@@ -110,9 +186,13 @@ class Plugins:
 
     def backends(self) -> list[type[Backend]]:
         """The Backend classes of all plugins. A plugin whose hook raises is noted in `broken`."""
+        return [backend for _, backend in self._given()]
+
+    def _given(self) -> list[tuple[str, type[Backend]]]:
+        """The Backend classes of all plugins, each with its plugin."""
         from hetero.backend import Backend
 
-        found: dict[str, type[Backend]] = {}
+        found: dict[str, tuple[str, type[Backend]]] = {}
         for plugin, given in self._each(self._manager.hook.hetero_backend):
             for backend in given if isinstance(given, list | tuple) else [given]:
                 if not (isinstance(backend, type) and issubclass(backend, Backend)):
@@ -120,12 +200,12 @@ class Plugins:
                 elif not isinstance(getattr(backend, "name", None), str) or not backend.name:
                     self._broke(plugin, f"{backend.__qualname__} has no name: set the class attribute `name`")
                 elif backend.name in found:
-                    other = found[backend.name]
+                    _, other = found[backend.name]
                     self._broke(
                         plugin, f"backend name {backend.name!r} is taken by {other.__module__}.{other.__qualname__}"
                     )
                 else:
-                    found[backend.name] = backend
+                    found[backend.name] = (plugin, backend)
         return list(found.values())
 
     def program(self, name: str) -> Program | None:
@@ -144,6 +224,23 @@ class Plugins:
         """The policies of all plugins, by name."""
         return {policy.name: policy for _, policy in self._each(self._manager.hook.hetero_policy)}
 
+    def _report(
+        self, plugin: InstalledPlugin, backends: list[tuple[str, str]], programs: list[tuple[str, str]]
+    ) -> InstalledPlugin:
+        key = f"{plugin.group}:{plugin.name}"
+        reasons = [
+            broken.reason for broken in self.broken if (broken.group, broken.name) == (plugin.group, plugin.name)
+        ]
+        told = replace(
+            plugin,
+            backends=tuple(name for owner, name in backends if owner == key),
+            programs=tuple(sorted(name for owner, name in programs if owner == key)),
+        )
+        if not reasons:
+            return told
+        fix = f"reinstall or remove {plugin.distribution}"
+        return replace(told, state="broken", reason="; ".join(reasons), fix=fix)
+
     def _each(self, hook: pluggy.HookCaller, **arguments: str) -> Iterator[tuple[str, Any]]:
         """Each plugin's name and answer; one that raises is noted in `broken` and does the others no harm."""
         for implementation in hook.get_hookimpls():
@@ -158,3 +255,35 @@ class Plugins:
         group, _, name = plugin.rpartition(":")
         self.broken.append(BrokenPlugin(group, name, value or plugin, distribution or name, reason))
         _log.warning("skipped %s", self.broken[-1])
+
+
+class _Switches:
+    """What the environment says about which installed plugins are taken in."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        disable, allow = environ.get(DISABLE, "").strip(), environ.get(ALLOW, "").strip()
+        self._only_own = disable.lower() in _YES
+        self._disabled = set() if self._only_own or disable.lower() in _NO else _names(disable)
+        self._allowed = _names(allow) if allow else None
+
+    def against(self, name: str, distribution: str) -> tuple[str, str]:
+        """Why a plugin is kept out, and what to do about it; empty when it is taken in."""
+        if name in self._disabled:
+            return f"disabled by {DISABLE}", f"take {name!r} out of {DISABLE}"
+        if distribution == _OWN:
+            return "", ""
+        if self._only_own:
+            return f"disabled by {DISABLE}", f"unset {DISABLE}, or name in it only those that are not wanted"
+        if self._allowed is not None and name not in self._allowed:
+            return f"disabled by {ALLOW}, which does not name it", f"add {name!r} to {ALLOW}"
+        return "", ""
+
+    def unknown(self, installed: set[str]) -> Iterator[tuple[str, str]]:
+        """Variable and name of those that are switched and not installed: a typing error, as a rule."""
+        for variable, names in ((DISABLE, self._disabled), (ALLOW, self._allowed or set())):
+            for name in sorted(names - installed):
+                yield variable, name
+
+
+def _names(text: str) -> set[str]:
+    return {name.strip() for name in text.split(",") if name.strip()}

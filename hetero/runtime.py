@@ -60,8 +60,9 @@ class Runtime:
     """The devices of this machine and the sessions on them. A context manager; usable from any thread.
 
     Args:
-        chain: Devices or backends in the order of preference; everything found, NPUs first, when not given. A name
-            that is not on this machine is passed over, which `explain()` and each record say.
+        chain: Devices or backends in the order of preference; when not given, that of the environment
+            (`HETERO_BACKENDS=xrt,cpu`), else everything found, NPUs first. A name that is not on this machine is
+            passed over, which `explain()` and each record say.
         backends: Backend classes besides those of the installed plugins.
         options: Options by backend: `{"cpu": {"threads": 2}}`.
         simulate: Machines to imitate (`rk3588`, `phoenix`); also from the environment: `HETERO_SIMULATE`.
@@ -92,7 +93,7 @@ class Runtime:
         self.records = Records(keep_records)
         self._plugins = Plugins()
         if plugins:
-            self._plugins.discover()
+            self._plugins.discover(self._host.environ)
         self._backends: dict[str, Backend] = {}
         self._absent: list[Absent] = []
         self._make_backends([*self._plugins.backends(), *backends])
@@ -291,6 +292,9 @@ class Runtime:
             if broken.group == "hetero.backends":
                 reason = f"the plugin is broken: {broken.reason}"
                 self._absent.append(Absent(broken.name, reason, f"reinstall or remove {broken.distribution}"))
+        for disabled in self._plugins.disabled:
+            if disabled.group == "hetero.backends":
+                self._absent.append(Absent(disabled.name, disabled.reason, disabled.fix))
 
     def _probe(self) -> list[Owned]:
         found: list[Owned] = []
@@ -314,8 +318,12 @@ class Runtime:
     def _order(self, found: list[Owned], chain: str | Sequence[str] | None) -> list[Owned | Absent]:
         """The devices in order, and in their places the absent ones that an explicit chain names."""
         ordered = default_chain(found)
+        said = "the chain"
         if chain is None:
-            return list(ordered)
+            chain = [name for name in _names(self._host.environ.get("HETERO_BACKENDS", "")) if name]
+            said = "HETERO_BACKENDS"
+            if not chain:
+                return list(ordered)
         picked: list[Owned | Absent] = []
         for name in _names(chain):
             chosen = [owned for owned in ordered if matches(name, owned[0], owned[1].name)]
@@ -326,9 +334,7 @@ class Runtime:
                 picked.append(absent)
             else:
                 known = sorted({*self._backends, *(device.name for _, device in found)})
-                raise OptionError(
-                    f"the chain names {name!r}, which is not known here", fix=f"known: {', '.join(known)}"
-                )
+                raise OptionError(f"{said} names {name!r}, which is not known here", fix=f"known: {', '.join(known)}")
         return picked
 
     def _present(self) -> list[Owned]:
