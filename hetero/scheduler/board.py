@@ -65,12 +65,13 @@ class Board:
                 return None
             return self._assign(request)
 
-    def enter(self, request: Request, wait: float | None) -> None:
+    def enter(self, request: Request, wait: float | None, *, again: bool = False) -> None:
         """Let a request wait; `request.assigned` is called with its lane, possibly before this returns.
 
         Args:
             request: Its `assigned` is set.
             wait: Seconds to wait for room in the queue; 0 raises at once when it is full, None waits for ever.
+            again: It had been let in before, and a device has failed it: there is always room.
 
         Raises:
             QueueFull: There was no room in time.
@@ -79,7 +80,11 @@ class Board:
         nbytes = request.nbytes
         with self._room:
             self._check_open()
-            if not self._fits(nbytes) and not self._room.wait_for(lambda: self._closed or self._fits(nbytes), wait):
+            if (
+                not again
+                and not self._fits(nbytes)
+                and not self._room.wait_for(lambda: self._closed or self._fits(nbytes), wait)
+            ):
                 raise QueueFull(
                     f"{self.waiting} requests ({self._bytes} bytes) wait already; at most "
                     f"{self._max_waiting} requests and {self._max_bytes} bytes may",

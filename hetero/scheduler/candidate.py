@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 from hetero.backend import Call, Executable, Kind, PolledExecutable
@@ -16,6 +17,7 @@ from hetero.errors import (
     ExecutionError,
     HeteroError,
     InputError,
+    OptionError,
     ProgramError,
     Unavailable,
     Unsupported,
@@ -143,6 +145,7 @@ class Candidate:
 
         Raises:
             ProgramError: The program is broken for every device.
+            OptionError: A value of an option that only the backend can check.
         """
         with self._lock:
             if not self.loadable:
@@ -154,7 +157,7 @@ class Candidate:
                     raise TypeError(
                         f"load() gave {executable!r}, expected an Executable or PolledExecutable with at least one lane"
                     )
-            except ProgramError:
+            except (ProgramError, OptionError):
                 raise
             except Exception as error:
                 outcome: Outcome = "unsupported" if isinstance(error, Unsupported) else "failed"
@@ -196,25 +199,31 @@ class Candidate:
             raise ClosedError("the session is closed")
         clock = self._clock
         started = call.started = clock()
+        verify_seconds = 0.0
         try:
             outputs = run(inputs, call)
             seconds = clock() - started
             self._signature.check_outputs(outputs)
             if self.verifier is not None:
                 self.verifier.check(self, inputs, outputs)
+                verify_seconds = clock() - started - seconds
         except (InputError, ClosedError):
             raise
         except Unsupported as error:
-            attempts.append(self.attempt("run", "unsupported", error.problem, clock() - started))
+            attempts.append(self.attempt("run", "unsupported", error.problem, clock() - started, call))
             return None
         except Exception as error:
-            self.failed(error, clock() - started, attempts)
+            self.failed(error, clock() - started, attempts, call)
             return None
         finally:
             call.started = 0.0
         self.breaker.succeeded()
         self._learn(inputs, seconds)
-        attempts.append(Attempt(self.name, "run", "ok", "", seconds, self.simulated))
+        attempts.append(
+            Attempt(
+                self.name, "run", "ok", "", seconds, self.simulated, started, call.lane, get_ident(), verify_seconds
+            )
+        )
         return outputs
 
     def answer_canary(self) -> None:
@@ -250,9 +259,9 @@ class Candidate:
         finally:
             call.started = 0.0
 
-    def failed(self, error: Exception, seconds: float, attempts: list[Attempt]) -> None:
+    def failed(self, error: Exception, seconds: float, attempts: list[Attempt], call: Call | None = None) -> None:
         """Note a failure of the device in the record and in the breaker."""
-        attempt = self.attempt("run", "failed", reason_of(error), seconds)
+        attempt = self.attempt("run", "failed", reason_of(error), seconds, call)
         attempts.append(attempt)
         _log.warning("%s", attempt)
         if self.breaker.failed(error, attempt.reason):
@@ -309,9 +318,19 @@ class Candidate:
         first = min(max(0.0, call.started + typical - now) for call in self._calls)
         return first + self.backlog / len(self._calls)
 
-    def attempt(self, stage: Stage, outcome: Outcome, reason: str = "", seconds: float = 0.0) -> Attempt:
-        """An attempt on this device."""
-        return Attempt(self.name, stage, outcome, reason, seconds, self.simulated)
+    def cancelled(self, call: Call, reason: str) -> Attempt:
+        """The attempt of a running call that is given up now."""
+        seconds = self._clock() - call.started if call.started else 0.0
+        return self.attempt("run", "cancelled", reason, seconds, call)
+
+    def attempt(
+        self, stage: Stage, outcome: Outcome, reason: str = "", seconds: float = 0.0, call: Call | None = None
+    ) -> Attempt:
+        """An attempt on this device that ends now and took `seconds`; on the lane of `call`."""
+        lane, thread = (None, 0) if call is None else (call.lane, get_ident())
+        return Attempt(
+            self.name, stage, outcome, reason, seconds, self.simulated, self._clock() - seconds, lane, thread
+        )
 
     def close(self, timeout: float) -> bool:
         """Let no further call in, wait for those inside, then free the executable.

@@ -141,7 +141,7 @@ class Dispatcher:
         except IndexError:
             return None
         clock = self.board.clock
-        started = clock()
+        started = record.arrived = clock()
         try:
             outputs = first.run(inputs, call, record.attempts)
         except BaseException as error:
@@ -197,7 +197,7 @@ class Dispatcher:
             QueueFull: Too many wait already, and `on_full` is `raise`.
         """
         flight = _Flight(self, request, give, self._workers, self._timers)
-        flight.seek(wait_for_room=True)
+        flight.seek()
         return flight.future
 
     def close(self, reason: str) -> None:
@@ -258,15 +258,15 @@ class Dispatcher:
             )
         return AllDevicesFailed(f"no device answered for {record.program!r}", record.attempts, fix=_DOCTOR)
 
-    def enter(self, request: Request, *, wait_for_room: bool) -> None:
+    def enter(self, request: Request) -> None:
         """Have a request wait for its lane."""
-        self.board.enter(request, None if wait_for_room and self._limits.on_full == "wait" else 0)
+        self.board.enter(request, None if self._limits.on_full == "wait" else 0, again=bool(request.failed))
 
     def _wait_here(self, request: Request) -> Assignment:
         lane: queue.SimpleQueue[Assignment | Exception] = queue.SimpleQueue()
         request.assigned = lambda candidate, call: lane.put((candidate, call))
         request.turned_away = lane.put
-        self.enter(request, wait_for_room=True)
+        self.enter(request)
         given = lane.get()
         if isinstance(given, Exception):
             raise given
@@ -313,7 +313,7 @@ class _Flight:
         request.turned_away = self._finish
         self._deadline = None if request.deadline is None else timers.at(request.deadline, self._too_late)
 
-    def seek(self, *, wait_for_room: bool = False) -> None:
+    def seek(self) -> None:
         """Find a lane, at once or by waiting."""
         dispatcher, request = self._dispatcher, self._request
         try:
@@ -322,7 +322,7 @@ class _Flight:
             if taken is not None:
                 self._workers.do(functools.partial(self._run, *taken))
             else:
-                dispatcher.enter(request, wait_for_room=wait_for_room)
+                dispatcher.enter(request)
         except QueueFull as error:
             self._finish(error)
             raise
@@ -332,8 +332,8 @@ class _Flight:
     def _run(self, candidate: Candidate, call: Call) -> None:
         dispatcher, request = self._dispatcher, self._request
         with self._lock:
+            # A future that was cancelled meanwhile has its own way out: `_withdrawn`.
             if self._done or (self._turn == 0 and not self.future.set_running_or_notify_cancel()):
-                self._done = True
                 started = False
             else:
                 started = True

@@ -76,6 +76,8 @@ class Request:
         self.inputs = inputs
         self.shapes = shapes_of(inputs)
         self.record = record
+        # A request that comes the long way after its first candidate failed it has arrived before.
+        record.arrived = record.arrived or arrived
         self.candidates = candidates
         self.arrived = arrived
         self.priority = priority
