@@ -16,6 +16,19 @@ Outcome = Literal["ok", "failed", "unavailable", "unsupported", "set aside", "ca
 _log = logging.getLogger(__name__)
 _ids = itertools.count(1)
 
+_ATTEMPT_FIELDS = (
+    "device",
+    "stage",
+    "outcome",
+    "reason",
+    "seconds",
+    "simulated",
+    "started",
+    "lane",
+    "thread",
+    "verify_seconds",
+)
+
 
 class Attempt:
     """One device's part in a request or a load.
@@ -28,9 +41,25 @@ class Attempt:
         reason: Why not `ok`; empty otherwise.
         seconds: Time spent in the vendor's runtime, measured on the host.
         simulated: The device is a simulator.
+        started: When it began, on the clock of `Record.arrived`; of what was done for all requests at once (a load that
+            was refused), possibly long before the request.
+        lane: The executable's lane that it held; None where it held none.
+        thread: `threading.get_ident()` of the thread that it ran in; 0 where it did not run.
+        verify_seconds: Time that the check of the answer took before the answer was given; not part of `seconds`.
     """
 
-    __slots__ = ("device", "outcome", "reason", "seconds", "simulated", "stage")
+    __slots__ = (
+        "device",
+        "lane",
+        "outcome",
+        "reason",
+        "seconds",
+        "simulated",
+        "stage",
+        "started",
+        "thread",
+        "verify_seconds",
+    )
 
     def __init__(
         self,
@@ -40,6 +69,10 @@ class Attempt:
         reason: str = "",
         seconds: float = 0.0,
         simulated: bool = False,
+        started: float = 0.0,
+        lane: int | None = None,
+        thread: int = 0,
+        verify_seconds: float = 0.0,
     ) -> None:
         self.device = device
         self.stage = stage
@@ -47,6 +80,10 @@ class Attempt:
         self.reason = reason
         self.seconds = seconds
         self.simulated = simulated
+        self.started = started
+        self.lane = lane
+        self.thread = thread
+        self.verify_seconds = verify_seconds
 
     def __str__(self) -> str:
         device = f"{self.device} (simulated)" if self.simulated else self.device
@@ -57,7 +94,7 @@ class Attempt:
 
     def to_dict(self) -> dict[str, Any]:
         """The attempt as JSON-ready values."""
-        return {name: getattr(self, name) for name in ("device", "stage", "outcome", "reason", "seconds", "simulated")}
+        return {name: getattr(self, name) for name in _ATTEMPT_FIELDS}
 
 
 class Record:
@@ -67,18 +104,21 @@ class Record:
         id: Counts up within the process.
         program: The program's name.
         started: Wall-clock time of arrival, seconds since the epoch.
+        arrived: The same moment on the scheduler's clock (`time.perf_counter`, unless the Runtime was given another);
+            0 of a request that was refused before it came to the scheduler.
         attempts: In order; the last one of a request that succeeded has outcome `ok`.
         wait_seconds: Time spent waiting for a lane.
         total_seconds: From arrival to answer or error.
         error: Type and message of the error the caller got, or None.
     """
 
-    __slots__ = ("attempts", "error", "id", "program", "started", "total_seconds", "wait_seconds")
+    __slots__ = ("arrived", "attempts", "error", "id", "program", "started", "total_seconds", "wait_seconds")
 
     def __init__(self, program: str) -> None:
         self.id = next(_ids)
         self.program = program
         self.started = time.time()
+        self.arrived = 0.0
         self.attempts: list[Attempt] = []
         self.wait_seconds = 0.0
         self.total_seconds = 0.0
@@ -101,6 +141,14 @@ class Record:
         return self.attempts[-1].seconds if self.device is not None else 0.0
 
     @property
+    def outcome(self) -> Literal["ok", "failed", "cancelled", "too late"]:
+        """How it ended for the caller: an answer, an error, a cancellation, a deadline that passed."""
+        if self.error is None:
+            return "ok"
+        kind = self.error.partition(":")[0]
+        return "cancelled" if kind == "CancelledError" else "too late" if kind == "DeadlineExceeded" else "failed"
+
+    @property
     def simulated(self) -> bool:
         """The answer came from a simulator."""
         return self.device is not None and self.attempts[-1].simulated
@@ -114,6 +162,8 @@ class Record:
             "id": self.id,
             "program": self.program,
             "started": self.started,
+            "arrived": self.arrived,
+            "outcome": self.outcome,
             "device": self.device,
             "simulated": self.simulated,
             "fell_back": self.fell_back,
