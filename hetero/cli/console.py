@@ -79,6 +79,15 @@ def milliseconds(seconds: float | None) -> str:
     return f"{value:.{digits}f} ms"
 
 
+def clock(seconds: float, digits: int = 0) -> str:
+    """A time in audio: `02:07`, `1:02:07.250`."""
+    whole = round(seconds * 10**digits)
+    minutes, rest = divmod(whole, 60 * 10**digits)
+    hours, minutes = divmod(minutes, 60)
+    width = 3 + digits if digits else 2
+    return (f"{hours}:" if hours else "") + f"{minutes:02}:{rest / 10**digits:0{width}.{digits}f}"
+
+
 def size(number: int) -> str:
     """A number of bytes: `812 B`, `1.4 MB`."""
     if number < 1000:

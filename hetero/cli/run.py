@@ -69,7 +69,7 @@ def command(
         chosen = {name: Path(file) for name, file in outputs}
         paths = output_paths([spec.name for spec in program.outputs], output_dir, chosen)
         started = time.perf_counter()
-        session = rt.load(program, device=device, fallback=fallback)
+        session = rt.load(program, device=device, fallback=fallback, standby=False)
         load_seconds = time.perf_counter() - started
         results = [session.run(feed.arrays) for _ in range(repeat)]
         result = results[-1]
