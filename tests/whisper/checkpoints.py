@@ -207,7 +207,8 @@ def onnx_export(
         if part == "decoder":
             initializers.append(numpy_helper.from_array(np.ascontiguousarray(tensors[EMBEDDING].T), "onnx::MatMul_0"))
             nodes.append(helper.make_node("MatMul", ["x", "onnx::MatMul_0"], ["y"], name="/proj_out/MatMul"))
-        nodes += [extra] * (extra is not None)
+        if extra is not None:
+            nodes.append(extra)
         ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("x", nodes[0].output[0])]
         graph = helper.make_graph(nodes, part, ends[:1], ends[1:], initializers)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)])

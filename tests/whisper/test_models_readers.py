@@ -71,11 +71,12 @@ def test_int8_of_ctranslate2_is_multiplied_out(tmp_path: Path) -> None:
     variables = checkpoints.ctranslate2_variables(weights)
     rounded = dict(variables)
     for name, values in list(variables.items()):
-        if values.ndim == 2 and "position" not in name:
-            scale = 127 / np.abs(values).max(axis=1)
-            whole = np.round(values * scale[:, None]).astype(np.int8)
-            variables[name], variables[f"{name}_scale"] = whole, scale
-            rounded[name] = (whole / scale[:, None]).astype(np.float32)
+        if values.ndim >= 2 and "position" not in name:
+            rows = values.reshape(len(values), -1)
+            scale = 127 / np.abs(rows).max(axis=1)
+            whole = np.round(rows * scale[:, None]).astype(np.int8)
+            variables[name], variables[f"{name}_scale"] = whole.reshape(values.shape), scale
+            rounded[name] = (whole / scale[:, None]).astype(np.float32).reshape(values.shape)
     folders = [checkpoints.ctranslate2(tmp_path / name, weights) for name in ("int8", "rounded")]
     for folder, content in zip(folders, (variables, rounded), strict=True):
         checkpoints.ctranslate2_file(folder / "model.bin", content)
