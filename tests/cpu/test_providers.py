@@ -89,6 +89,18 @@ def test_a_request_runs_on_the_provider_that_was_asked_for(install: Install, hos
     assert ort.sessions[0].active[0] == "DmlExecutionProvider"
 
 
+def test_a_hybrid_chain_passes_over_what_is_missing_and_tells_it(install: Install, host: hetero.Host) -> None:
+    install("DmlExecutionProvider")
+    chain = ["ort:vitisai", "ort:dml", "cpu"]
+    with hetero.Runtime(chain=chain, backends=[CpuBackend, OrtProvidersBackend], plugins=False, host=host) as rt:
+        assert [device.name for device in rt.devices] == ["ort:dml", "cpu"]
+        record = rt.load(PROGRAM, standby=False).run(X).record
+    assert [(attempt.device, attempt.outcome) for attempt in record.attempts] == [
+        ("ort:vitisai", "unavailable"),
+        ("ort:dml", "ok"),
+    ]
+
+
 def test_onnxruntimes_own_fallback_is_always_off(install: Install, host: hetero.Host) -> None:
     for devices in ((), (EpDevice("WebGpuExecutionProvider", "GPU"),)):
         ort = install("DmlExecutionProvider", devices=devices)
