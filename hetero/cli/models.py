@@ -23,7 +23,7 @@ _STATES = {
 }
 
 
-@click.group(invoke_without_command=True)
+@click.group("models", invoke_without_command=True)
 @runtime.json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hetero.session import Result, Session
 
 
-@click.command()
+@click.command("run")
 @click.argument("model")
 @input_options
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Write each output to NAME.npy in this folder.")

@@ -38,7 +38,7 @@ def _temperatures(ctx: click.Context, param: click.Parameter, value: str | None)
     return temperatures
 
 
-@click.command()
+@click.command("transcribe")
 @click.argument("files", nargs=-1, required=True, metavar="FILES...")
 @click.option(
     "--model",

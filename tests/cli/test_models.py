@@ -12,8 +12,7 @@ import pytest
 from hetero.errors import ModelError
 from hetero.whisper import models as speech
 from hetero.whisper.models.dims import Dims
-from hetero.whisper.models.model import WhisperModel
-from hetero.whisper.models.opening import CONVERTER
+from hetero.whisper.models.model import CONVERTER, WhisperModel
 from tests.cli.conftest import Line
 
 SMALL = next(known.origin for known in speech.known_models() if known.name == "small.en")
