@@ -13,7 +13,6 @@ from typing import IO
 from hetero.errors import OptionError
 from hetero.whisper.transcript import Transcript
 
-
 _ARROW = re.compile("--+>")
 
 
