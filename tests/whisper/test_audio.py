@@ -27,6 +27,7 @@ FORMATS = {
     "ogg": ("ogg", "libopus", "s16"),
     "m4a": ("mp4", "aac", "fltp"),
     "webm": ("webm", "libopus", "s16"),
+    "ts": ("mpegts", "aac", "fltp"),
 }
 
 
@@ -208,13 +209,16 @@ def test_a_video_without_sound_is_refused() -> None:
 
 
 def test_a_playlist_cannot_make_ffmpeg_open_other_files(tmp_path: Path) -> None:
-    secret = tmp_path / "secret.wav"
-    secret.write_bytes(encoded("wav", SAMPLE_RATE, tone(1, SAMPLE_RATE)[np.newaxis]))
-    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n"
+    secret = tmp_path / "secret.ts"
+    secret.write_bytes(encoded("ts", 48_000, tone(1, 48_000)[np.newaxis]))
+    playlist = tmp_path / "list.m3u8"
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n")
+    with av.open(str(playlist)) as container:  # FFmpeg by itself would
+        assert container.streams.audio
     with pytest.raises(AudioError):
-        decode_audio(playlist.encode())
+        decode_audio(playlist)
     with pytest.raises(AudioError):
-        decode_audio(f"ffconcat version 1.0\nfile {secret}\n".encode())
+        decode_audio(playlist.read_bytes())
 
 
 @pytest.mark.parametrize(
