@@ -77,7 +77,7 @@ def test_a_tone_stays_that_tone_from_any_format(ending: str, rate: int, channels
 
 
 def test_lossless_files_at_16_khz_come_through_to_the_bit() -> None:
-    given = (tone(0.5, SAMPLE_RATE) * 32767).astype(np.int16).astype(np.float32) / 32768
+    given = (tone(0.5, SAMPLE_RATE) * 32767).astype(np.int16) / np.float32(32768)
     for ending in ("wav", "flac"):
         np.testing.assert_array_equal(decode_audio(encoded(ending, SAMPLE_RATE, given[np.newaxis])), given)
 
