@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,10 +65,10 @@ def echo_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, err: bo
 
 
 def terminal(*, err: bool = False) -> Console:
-    """The stream as rich sees it."""
+    """The stream as rich sees it; a pipe is no terminal, whatever FORCE_COLOR says."""
     from rich.console import Console
 
-    return Console(stderr=err, highlight=False)
+    return Console(stderr=err, highlight=False, force_terminal=(sys.stderr if err else sys.stdout).isatty())
 
 
 def milliseconds(seconds: float | None) -> str:
