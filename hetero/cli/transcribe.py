@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -110,6 +111,7 @@ def command(
         hetero transcribe *.flac --model base --output-dir texts -f txt -f json
     """  # noqa: D301
     targets = _targets(files, formats, output_dir, as_json)
+    _check_packages()
     if temperature is not None:
         decoding["temperature"] = temperature
     to_stdout = formats[0] if formats and output_dir is None else None
@@ -253,6 +255,13 @@ def _targets(
         raise click.UsageError("two files have one name, so their transcripts would: do them one by one")
     folder = writable_folder(folder)
     return {file: {form: folder / f"{name}.{form}" for form in wanted} for file, name in zip(files, names, strict=True)}
+
+
+def _check_packages() -> None:
+    """Refuse at once what would fail after the model was converted."""
+    for package in ("av", "tokenizers"):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
 
 def _parts(transcriber: Transcriber) -> tuple[Any, ...]:

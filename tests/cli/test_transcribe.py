@@ -17,6 +17,9 @@ from hetero.whisper.transcript import Segment, Transcript
 from tests.cli.conftest import Line
 from tests.fakes import raises
 
+pytest.importorskip("av", reason="av is not installed")
+pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+
 SPEECH = Path(__file__).parent.parent / "data" / "speech"
 
 
@@ -251,8 +254,11 @@ def test_a_model_or_package_that_is_missing_is_not_here(
 
     opens(ModelError("there is no model 'huge'", fix="choose base"))
     line.refuses("transcribe", talk, code=3, says="there is no model 'huge'\nfix: choose base")
-    opens(ModuleNotFoundError("No module named 'tokenizers'", name="tokenizers"))
-    line.refuses("transcribe", talk, code=3, says='pip install "hetero[whisper]"')
+    for package in ("av", "tokenizers"):
+        with monkeypatch.context() as patch:
+            patch.setattr("importlib.util.find_spec", lambda name, gone=package: None if name == gone else name)
+            said = line.refuses("transcribe", talk, code=3, says=f"the Python package {package!r} is not installed")
+        assert said.endswith('fix: pip install "hetero[whisper]"\n')
 
 
 def test_devices_that_fail_are_told_file_by_file(line: Line, talk: Path, whisper: type[FakeTranscriber]) -> None:
@@ -280,8 +286,7 @@ def test_clocks_carry_over_to_minutes_and_hours() -> None:
 
 def test_real_speech_becomes_subtitles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    for package in ("onnxruntime", "av", "tokenizers"):
-        pytest.importorskip(package, reason=f"{package} is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     from click.testing import CliRunner
 
     from hetero.whisper import known_models
