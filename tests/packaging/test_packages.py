@@ -31,7 +31,18 @@ def build(source: Path, into: Path) -> Path:
 
 
 def install(wheel: Path, target: Path) -> None:
-    run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), str(wheel), cwd=target.parent)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--target",
+        str(target),
+        str(wheel),
+        cwd=target.parent,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +82,22 @@ def test_the_backend_of_the_docs_is_installed_found_and_used_by_name(tmp_path: P
     site.mkdir()
     install(build(EXAMPLE, tmp_path), site)
     model = write_model(tmp_path / "m.onnx")
-    out = run(sys.executable, "-m", "hetero", "run", str(model), "--device", "reference", "--input", "x=1,2", "--shape", "x=1x2", "--json", cwd=tmp_path, path=site)
+    out = run(
+        sys.executable,
+        "-m",
+        "hetero",
+        "run",
+        str(model),
+        "--device",
+        "reference",
+        "--input",
+        "x=1,2",
+        "--shape",
+        "x=1x2",
+        "--json",
+        cwd=tmp_path,
+        path=site,
+    )
     assert json.loads(out)["device"] == "reference"
 
 
@@ -95,7 +121,7 @@ def test_finding_devices_brings_in_no_vendor_runtime() -> None:
 
 
 def test_imports_point_one_way() -> None:
-    core = [path for path in (ROOT / "hetero").rglob("*.py")]
+    core = list((ROOT / "hetero").rglob("*.py"))
     foreign = ("hetero_cpu", "hetero_kernels", "hetero_rknn", "hetero_xrt", "hetero_vulkan")
     for path in core:
         for line in path.read_text().splitlines():
