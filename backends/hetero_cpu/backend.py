@@ -131,6 +131,9 @@ class OrtProvidersBackend(Backend):
         """See `Backend.load`. A session that came up without the provider, or with nothing for it to do, is refused."""
         values = _with_defaults(self.options, options)
         artifact = program.artifact("onnx")
+        if any(spec.dtype == object for spec in (*program.inputs, *program.outputs)):
+            # No accelerator computes with them, and OpenVINO's plugin, which takes them anyway, corrupts the heap.
+            raise Unsupported("strings are for the CPU alone")
         ort = onnxruntime()
         provider = self._providers[device.name]
         threads = values["threads"] or available_threads(self.host.sysroot)

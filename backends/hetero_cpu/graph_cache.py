@@ -1,8 +1,7 @@
 """Optimised graphs kept on disk, so that the next load need not optimise again.
 
-It pays for models of many nodes and few megabytes: see `benchmarks/cpu_graph_cache.py` and `docs/cpu.md`. For large
-ones the weights dominate, which are read either way, and telling whether the model is still the same costs more than
-its graph's optimisation.
+It pays for models of many nodes and few megabytes, as `benchmarks/cpu_graph_cache.py` measures it: of large ones the
+weights are read either way, and telling whether the model is still the same costs more than optimising its graph.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ _log = logging.getLogger(__name__)
 
 Session = TypeVar("Session")
 
-SMALLEST = 64 << 10
-LARGEST = 16 << 20
+SMALLEST = 16 << 10
+LARGEST = 6 << 20
 TOTAL = 2 << 30
 
 _GRAPH = "graph.onnx"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hetero.runtime import Runtime
 
 
-@click.command()
+@click.command("bench")
 @click.argument("model")
 @click.option("--device", "devices", multiple=True, metavar="NAMES", help="A device or backend; may be repeated.")
 @input_options

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,10 +65,10 @@ def echo_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, err: bo
 
 
 def terminal(*, err: bool = False) -> Console:
-    """The stream as rich sees it."""
+    """The stream as rich sees it; a pipe is no terminal, whatever FORCE_COLOR says."""
     from rich.console import Console
 
-    return Console(stderr=err, highlight=False)
+    return Console(stderr=err, highlight=False, force_terminal=(sys.stderr if err else sys.stdout).isatty())
 
 
 def milliseconds(seconds: float | None) -> str:
@@ -77,6 +78,15 @@ def milliseconds(seconds: float | None) -> str:
     value = seconds * 1e3
     digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
     return f"{value:.{digits}f} ms"
+
+
+def clock(seconds: float, digits: int = 0) -> str:
+    """A time in audio: `02:07`, `1:02:07.250`."""
+    whole = round(seconds * 10**digits)
+    minutes, rest = divmod(whole, 60 * 10**digits)
+    hours, minutes = divmod(minutes, 60)
+    width = 3 + digits if digits else 2
+    return (f"{hours}:" if hours else "") + f"{minutes:02}:{rest / 10**digits:0{width}.{digits}f}"
 
 
 def size(number: int) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hetero.runtime import Runtime
 
 
-@click.command()
+@click.command("devices")
 @runtime.machine_options
 @click.option("--options", "with_options", is_flag=True, help="Also list the options of each backend.")
 @runtime.json_option

@@ -45,7 +45,7 @@ _MARKS = {
 }
 
 
-@click.command()
+@click.command("doctor")
 @click.option("--device", metavar="NAME", help="Test only this device, or this backend's.")
 @runtime.machine_options
 @runtime.json_option

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Throughput is the median of so many stretches of `map`.
 _STRETCHES = 3
 _LEAST_RUNS = 3
+_TELL_EVERY = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Contender:
         load_seconds: What `Runtime.load` took.
         first_seconds: The first run.
         seconds: The counted single runs, from call to answer.
+        spent: Their sum.
         rates: Items per second, one for each stretch of `map`.
         outputs: The first run's.
     """
@@ -63,6 +65,7 @@ class Contender:
     load_seconds: float | None = None
     first_seconds: float | None = None
     seconds: list[float] = field(default_factory=list)
+    spent: float = 0.0
     rates: list[float] = field(default_factory=list)
     outputs: Mapping[str, Array] = field(default_factory=dict)
 
@@ -107,17 +110,18 @@ def measure(
         for contender in _able(contenders):
             _run(contender, inputs)
     single = effort.seconds * 2 / 3
-    while waiting := [c for c in _able(contenders) if not _enough(c, effort.runs, single)]:
+    told = 0.0
+    while waiting := [c for c in _able(contenders) if _share(c, effort.runs, single) < 1]:
         for contender in waiting:
-            started = time.perf_counter()
-            if _run(contender, inputs) is not None:
-                contender.seconds.append(time.perf_counter() - started)
-        slowest = min(_share(c, effort.runs, single) for c in waiting)
-        progress(slowest * _STRETCHES, 2 * _STRETCHES)
+            _count(contender, inputs)
+        if time.perf_counter() - told > _TELL_EVERY:
+            told = time.perf_counter()
+            progress(min(_share(c, effort.runs, single) for c in waiting) * _STRETCHES, 2 * _STRETCHES)
     for stretch in range(_STRETCHES):
+        progress(_STRETCHES + stretch, 2 * _STRETCHES)
         for contender in _able(contenders):
-            _stretch(contender, inputs, _items(contender, effort))
-        progress(_STRETCHES + stretch + 1, 2 * _STRETCHES)
+            _stretch(contender, _items(inputs, effort))
+    progress(2 * _STRETCHES, 2 * _STRETCHES)
 
 
 def latency(seconds: Sequence[float]) -> dict[str, float | int | None]:
@@ -162,31 +166,38 @@ def _run(contender: Contender, inputs: Mapping[str, Any]) -> Mapping[str, Array]
         return None
 
 
+def _count(contender: Contender, inputs: Mapping[str, Any]) -> None:
+    started = time.perf_counter()
+    if _run(contender, inputs) is not None:
+        seconds = time.perf_counter() - started
+        contender.seconds.append(seconds)
+        contender.spent += seconds
+
+
 def _share(contender: Contender, runs: int | None, seconds: float) -> float:
     """The part of its single runs that a device has done."""
     if runs is not None:
         return len(contender.seconds) / runs
-    return min(len(contender.seconds) / _LEAST_RUNS, sum(contender.seconds) / max(seconds, 1e-9))
+    return min(len(contender.seconds) / _LEAST_RUNS, contender.spent / max(seconds, 1e-9))
 
 
-def _enough(contender: Contender, runs: int | None, seconds: float) -> bool:
-    return _share(contender, runs, seconds) >= 1
-
-
-def _items(contender: Contender, effort: Effort) -> int:
+def _items(inputs: Mapping[str, Any], effort: Effort) -> Iterator[Mapping[str, Any]]:
+    """What one stretch of `map` takes: so many, or as many as there is time for."""
     if effort.runs is not None:
-        return math.ceil(effort.runs / _STRETCHES)
-    median = float(np.median(contender.seconds))
-    return max(1, math.ceil(effort.seconds / 3 / _STRETCHES / max(median, 1e-6)))
+        yield from itertools.repeat(inputs, math.ceil(effort.runs / _STRETCHES))
+        return
+    deadline = time.perf_counter() + effort.seconds / 3 / _STRETCHES
+    yield inputs
+    while time.perf_counter() < deadline:
+        yield inputs
 
 
-def _stretch(contender: Contender, inputs: Mapping[str, Any], items: int) -> None:
+def _stretch(contender: Contender, items: Iterator[Mapping[str, Any]]) -> None:
     assert contender.session is not None
     started = time.perf_counter()
     try:
-        for _ in contender.session.map(itertools.repeat(inputs, items)):
-            pass
+        answered = sum(1 for _ in contender.session.map(items))
     except DispatchError as error:
         contender.give_up(error)
         return
-    contender.rates.append(items / (time.perf_counter() - started))
+    contender.rates.append(answered / (time.perf_counter() - started))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ _STATES = {
 }
 
 
-@click.group(invoke_without_command=True)
+@click.group("models", invoke_without_command=True)
 @runtime.json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
@@ -116,43 +117,64 @@ def _root() -> Path:
     return cache_dir() / "whisper"
 
 
+@dataclass(frozen=True)
+class _Converted:
+    """A model in the cache."""
+
+    name: str
+    origin: str
+    folder: Path
+
+
 def _speech_models() -> list[dict[str, Any]]:
     """The models that are known by name, and those that were converted from elsewhere."""
     from hetero.whisper.models import known_models
 
-    converted = _converted()
-    models = [
-        {"name": known.name, "state": known.state, "origin": known.origin, "fix": known.fix} for known in known_models()
-    ]
-    names = {model["name"] for model in models}
-    for name, found in converted.items():
-        if name not in names:
-            models.append({"name": name, "state": "converted", "origin": found[-1][1], "fix": ""})
-    told: list[dict[str, Any]] = []
-    for model in models:
-        folder = converted[model["name"]][-1][0] if model["name"] in converted else None
-        told.append(
-            {**model, "folder": str(folder) if folder else None, "bytes": folder_size(folder) if folder else None}
-        )
-    return told
+    converted = {entry.origin: entry for entry in _converted()}
+    known = known_models()
+    told = [_told(model.name, model.state, model.origin, model.fix, converted.get(model.origin)) for model in known]
+    origins = {model.origin for model in known}
+    others = (entry for entry in converted.values() if entry.origin not in origins)
+    return told + [_told(entry.name, "converted", entry.origin, "", entry) for entry in others]
 
 
-def _converted() -> dict[str, list[tuple[Path, str]]]:
-    """Folder and origin of the models in the cache by name, the newest last; damaged ones are passed over."""
+def _told(name: str, state: str, origin: str, fix: str, converted: _Converted | None) -> dict[str, Any]:
+    folder = converted.folder if converted else None
+    return {
+        "name": name,
+        "state": state,
+        "origin": origin,
+        "fix": fix,
+        "folder": str(folder) if folder else None,
+        "bytes": folder_size(folder) if folder else None,
+    }
+
+
+def _converted() -> list[_Converted]:
+    """The models in the cache, the newest last; damaged ones are passed over."""
     from hetero.whisper.models.model import MODEL_FILE, load_model
 
-    found: dict[str, list[tuple[Path, str]]] = {}
+    found = []
     for file in sorted(_root().glob(f"[!.]*/{MODEL_FILE}"), key=lambda file: file.stat().st_mtime):
         try:
             model = load_model(file.parent)
         except ModelError:
             continue
-        found.setdefault(model.name, []).append((model.folder, model.origin))
+        found.append(_Converted(model.name, model.origin, model.folder))
     return found
 
 
 def _folders_of(name: str) -> list[Path]:
-    folders = [folder for folder, _ in _converted().get(name.removeprefix("whisper-"), [])]
+    """Where a model was converted to. Names of one origin (large and large-v3) share a folder.
+
+    Raises:
+        ModelError: Nowhere.
+    """
+    from hetero.whisper.models import known_models
+
+    origins = {known.name: known.origin for known in known_models()}
+    origin = origins.get(name.removeprefix("whisper-"))
+    folders = [entry.folder for entry in _converted() if (entry.origin == origin if origin else entry.name == name)]
     if not folders:
         raise ModelError(f"{name!r} is not converted here", fix=f"hetero models fetch {name}")
     return folders

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hetero.session import Result, Session
 
 
-@click.command()
+@click.command("run")
 @click.argument("model")
 @input_options
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Write each output to NAME.npy in this folder.")
@@ -69,7 +69,7 @@ def command(
         chosen = {name: Path(file) for name, file in outputs}
         paths = output_paths([spec.name for spec in program.outputs], output_dir, chosen)
         started = time.perf_counter()
-        session = rt.load(program, device=device, fallback=fallback)
+        session = rt.load(program, device=device, fallback=fallback, standby=False)
         load_seconds = time.perf_counter() - started
         results = [session.run(feed.arrays) for _ in range(repeat)]
         result = results[-1]

@@ -22,6 +22,8 @@ SAMPLE_RATE = 16_000
 #: Where sound can come from: a path, a file's content, an open binary file, samples.
 AudioSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | NDArray[Any]
 
+# Seconds by which a file may be shorter than it says: codecs' lead-in, rounded durations.
+_TOLERATED = 0.5
 _CHUNK = 1 << 20
 _INSTALL = "install it: pip install 'hetero[whisper]'"
 _FULL_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
@@ -81,6 +83,9 @@ def _from_file(file: Any, name: str) -> NDArray[np.float32]:
         stream = container.streams.audio[0]
         stream.thread_type = "AUTO"
         samples = _resampled(_frames(container, stream, problems), problems)
+        missing = _announced(container, stream) - len(samples) / SAMPLE_RATE
+        if missing > _TOLERATED:
+            problems.append(f"{missing:.1f} s are missing")
     if not len(samples):
         reason = f" ({problems[0]})" if problems else ""
         raise AudioError(
@@ -99,6 +104,15 @@ def _from_file(file: Any, name: str) -> NDArray[np.float32]:
 _FORMATS = "use a common format: wav, flac, mp3, ogg, opus, m4a, webm, mp4"
 
 
+def _announced(container: Any, stream: Any) -> float:
+    """The seconds that a file says it has; 0 where it does not, or FFmpeg guesses them from the bit rate."""
+    if container.format.name in ("aac", "ac3", "eac3", "mp2", "mp3"):
+        return 0.0
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / float(_av().time_base)
+
+
 def _frames(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
     """The frames that can be decoded; a broken packet is passed over, a broken container ends them."""
     av = _av()
@@ -113,11 +127,7 @@ def _frames(container: Any, stream: Any, problems: list[str]) -> Iterator[Any]:
             return
         try:
             if packet.is_corrupt:
-                problems.append(
-                    f"a part is cut off at {float(packet.pts * packet.time_base):.1f} s"
-                    if packet.pts
-                    else "a part is cut off"
-                )
+                problems.append("a part is cut off")
             yield from packet.decode()
         except av.error.EOFError:
             return

@@ -52,8 +52,10 @@ def cut(tokens: Sequence[int], first_time: int, frames: int) -> tuple[list[Piece
     borders = [i for i in range(1, len(tokens)) if is_time[i - 1] and is_time[i]]
     complete = is_time[-2:] == [False, True]
     if not borders:
-        last = next((token - first_time for token in reversed(tokens) if token >= first_time), 0)
-        return [Piece(0, last * FRAMES_PER_TIME or frames, tuple(tokens))], max(1, frames)
+        times = [(token - first_time) * FRAMES_PER_TIME for token in tokens if token >= first_time]
+        start = times[0] if is_time[:1] == [True] else 0
+        end = times[-1] if times and times[-1] > start else frames
+        return [Piece(start, max(start, end), tuple(tokens))], max(1, frames)
     if complete:
         borders.append(len(tokens))
     pieces = []

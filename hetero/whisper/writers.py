@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import IO
 
 from hetero.errors import OptionError
 from hetero.whisper.transcript import Transcript
+
+_ARROW = re.compile("--+>")
 
 
 def render(transcript: Transcript, form: str) -> str:
@@ -67,7 +70,7 @@ def _txt(transcript: Transcript) -> str:
 def _srt(transcript: Transcript) -> str:
     """SubRip, https://en.wikipedia.org/wiki/SubRip: an arrow in the text would end its cue."""
     return "".join(
-        f"{number}\n{_clock(s.start, ',')} --> {_clock(s.end, ',')}\n{_line(s.text).replace('-->', '->')}\n\n"
+        f"{number}\n{_clock(s.start, ',')} --> {_clock(s.end, ',')}\n{_ARROW.sub('->', _line(s.text))}\n\n"
         for number, s in enumerate(transcript.segments, 1)
     )
 

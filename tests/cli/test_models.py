@@ -12,9 +12,10 @@ import pytest
 from hetero.errors import ModelError
 from hetero.whisper import models as speech
 from hetero.whisper.models.dims import Dims
-from hetero.whisper.models.model import WhisperModel
+from hetero.whisper.models.model import CONVERTER, WhisperModel
 from tests.cli.conftest import Line
 
+SMALL = next(known.origin for known in speech.known_models() if known.name == "small.en")
 DIMS = Dims(**dict.fromkeys(Dims.__dataclass_fields__, 8))
 
 
@@ -30,18 +31,19 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def convert(cache: Path) -> Callable[..., Path]:
     """Puts a model into the cache, as the converter leaves it."""
 
-    def convert(name: str, key: str = "abc", weights: bytes = b"x" * 2000) -> Path:
+    def convert(name: str, origin: str = "a test", key: str = "abc") -> Path:
         folder = cache / key
         folder.mkdir(parents=True)
-        (folder / "weights").write_bytes(weights)
+        (folder / "weights").write_bytes(b"x" * 2000)
         content = {
             "format": 1,
+            "converter": CONVERTER,
             "name": name,
-            "origin": "a test",
+            "origin": origin,
             "dims": dict.fromkeys(Dims.__dataclass_fields__, 8),
             "suppress": [],
             "suppress_first": [],
-            "files": {"weights": len(weights)},
+            "files": {"weights": 2000},
         }
         (folder / "model.json").write_text(json.dumps(content), encoding="utf-8")
         return folder
@@ -58,7 +60,7 @@ def test_speech_models_and_kernels_are_listed(line: Line, cache: Path, arguments
 
 
 def test_the_json_has_the_documented_keys(line: Line, convert: Callable[..., Path]) -> None:
-    folder = convert("small.en")
+    folder = convert("small.en", SMALL)
     document = line.json("models")
     assert list(document) == ["cache", "speech_models", "programs"]
     assert "gelu_i8" in document["programs"]
@@ -76,17 +78,23 @@ def test_a_model_that_was_converted_from_elsewhere_is_listed_too(line: Line, con
 
 
 def test_a_damaged_model_is_not_taken_for_a_ready_one(line: Line, convert: Callable[..., Path]) -> None:
-    (convert("small.en") / "weights").write_bytes(b"short")
+    (convert("small.en", SMALL) / "weights").write_bytes(b"short")
     told = next(model for model in line.json("models")["speech_models"] if model["name"] == "small.en")
-    assert told["state"] == "download"
+    assert told["folder"] is None
     line.refuses("models", "path", "small.en", code=3, says="'small.en' is not converted here")
 
 
 def test_path_prints_the_folder_and_nothing_else(line: Line, convert: Callable[..., Path]) -> None:
-    folder = convert("small.en")
+    folder = convert("small.en", SMALL)
     assert line("models", "path", "small.en").stdout == f"{folder}\n"
     assert line("models", "path", "whisper-small.en").stdout == f"{folder}\n"
     assert line.json("models", "path", "small.en") == {"name": "small.en", "folder": str(folder)}
+
+
+def test_names_of_one_model_share_a_folder(line: Line, convert: Callable[..., Path]) -> None:
+    origin = next(known.origin for known in speech.known_models() if known.name == "large")
+    folder = convert("large-v3", origin)
+    assert line("models", "path", "large").stdout == f"{folder}\n"
 
 
 def test_path_and_rm_of_what_is_not_there_say_how_to_get_it(line: Line, cache: Path) -> None:
@@ -96,7 +104,7 @@ def test_path_and_rm_of_what_is_not_there_say_how_to_get_it(line: Line, cache: P
 
 
 def test_rm_removes_that_model_and_leaves_the_others(line: Line, convert: Callable[..., Path]) -> None:
-    gone, kept = convert("small.en"), convert("base", key="def")
+    gone, kept = convert("small.en", SMALL), convert("tiny", key="def")
     document = line.json("models", "rm", "small.en")
     assert document["removed"] == [str(gone)]
     assert document["bytes"] > 2000

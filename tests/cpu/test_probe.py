@@ -17,7 +17,7 @@ from hetero import Artifact, Program, TensorSpec
 from hetero.backend import Unavailable, Unsupported
 from hetero_cpu.backend import CpuBackend, OrtProvidersBackend
 from hetero_cpu.kernels import KernelExecutable
-from hetero_cpu.library import onnxruntime
+from hetero_cpu.library import _distribution, onnxruntime
 from hetero_cpu.processor import processor_features, processor_name
 
 ONNX = Artifact("onnx", path=Path("nothing.onnx"))
@@ -186,3 +186,30 @@ def test_features_differ_between_processors_and_not_with_their_order(tmp_path: P
         features.append(processor_features(tmp_path))
     assert features[0] == features[1]
     assert len(set(features)) == 3
+
+
+def test_a_dependency_that_onnxruntime_misses_is_not_taken_for_onnxruntime_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = tmp_path / "site" / "onnxruntime"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("import a_module_that_is_nowhere\n")
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    with pytest.raises(Unavailable, match=r"cannot be imported: ModuleNotFoundError: .*a_module_that_is_nowhere"):
+        onnxruntime()
+
+
+def test_another_distribution_of_the_same_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = importlib.metadata.version
+
+    def without_plain(name: str) -> str:
+        if name == "onnxruntime":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.24.4" if name == "onnxruntime-directml" else version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", without_plain)
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime-directml"]})
+    assert _distribution() == ("onnxruntime-directml", "1.24.4")
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", dict)
+    assert _distribution() == ("unknown", "unknown")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,18 @@ def test_a_request_runs_on_the_provider_that_was_asked_for(install: Install, hos
     assert ort.sessions[0].active[0] == "DmlExecutionProvider"
 
 
+def test_a_hybrid_chain_passes_over_what_is_missing_and_tells_it(install: Install, host: hetero.Host) -> None:
+    install("DmlExecutionProvider")
+    chain = ["ort:vitisai", "ort:dml", "cpu"]
+    with hetero.Runtime(chain=chain, backends=[CpuBackend, OrtProvidersBackend], plugins=False, host=host) as rt:
+        assert [device.name for device in rt.devices] == ["ort:dml", "cpu"]
+        record = rt.load(PROGRAM, standby=False).run(X).record
+    assert [(attempt.device, attempt.outcome) for attempt in record.attempts] == [
+        ("ort:vitisai", "unavailable"),
+        ("ort:dml", "ok"),
+    ]
+
+
 def test_onnxruntimes_own_fallback_is_always_off(install: Install, host: hetero.Host) -> None:
     for devices in ((), (EpDevice("WebGpuExecutionProvider", "GPU"),)):
         ort = install("DmlExecutionProvider", devices=devices)
@@ -165,6 +178,16 @@ def test_options_without_a_providers_name_are_refused_with_the_right_form(instal
     with pytest.raises(OptionError, match="'device_type': 'NPU'") as got:
         load(host, provider_options={"device_type": "NPU"})
     assert got.value.fix == "write {'openvino': {'device_type': 'NPU'}}"
+
+
+@pytest.mark.parametrize("end", ["inputs", "outputs"])
+def test_strings_never_reach_a_provider_that_might_crash_on_them(install: Install, host: hetero.Host, end: str) -> None:
+    ort = install("OpenVINOExecutionProvider")
+    backend = OrtProvidersBackend(host)
+    program = replace(PROGRAM, **{end: (TensorSpec("s", np.dtype(object), (4,)),)})  # type: ignore[arg-type]
+    with pytest.raises(Unsupported, match="strings are for the CPU alone"):
+        backend.load(program, backend.probe()[0], {})
+    assert ort.sessions == []
 
 
 def test_directml_gets_a_session_without_memory_patterns(install: Install, host: hetero.Host) -> None:

@@ -121,7 +121,7 @@ def test_finding_devices_brings_in_no_vendor_runtime() -> None:
 
 
 def test_imports_point_one_way() -> None:
-    core = [path for path in (ROOT / "hetero").rglob("*.py")]
+    core = list((ROOT / "hetero").rglob("*.py"))
     foreign = ("hetero_cpu", "hetero_kernels", "hetero_rknn", "hetero_xrt", "hetero_vulkan")
     for path in core:
         for line in path.read_text().splitlines():

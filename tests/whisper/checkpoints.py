@@ -179,39 +179,66 @@ def ctranslate2(folder: Path, tensors: Weights, dims: Dims = DIMS, dtype: Any = 
 
 
 def onnx_export(
-    folder: Path, tensors: Weights, dims: Dims = DIMS, subfolder: str = "", extra: onnx.NodeProto | None = None
+    folder: Path,
+    tensors: Weights,
+    dims: Dims = DIMS,
+    *,
+    subfolder: str = "",
+    merged: bool = False,
+    extra: onnx.NodeProto | None = None,
 ) -> Path:
     """A folder named as optimum's exports are: parameters by name, transposed matrices by number and their node's name.
 
     The graphs do not compute anything; the reader takes only the weights out of them.
+
+    Args:
+        folder: To write to.
+        tensors: The weights.
+        dims: Their sizes.
+        subfolder: Where the graphs are put.
+        merged: The decoder is one for both cases, with its nodes in a branch.
+        extra: One more node.
     """
     place = folder / subfolder
     place.mkdir(parents=True)
-    for part, prefix in (("encoder", ""), ("decoder", "model.decoder.")):
-        nodes, initializers = [], []
-        for number, (name, values) in enumerate(tensors.items()):
-            if not name.startswith(part):
-                continue
-            own = prefix + name.removeprefix(f"{part}.")
-            if values.ndim == 2 and "embed" not in name:
-                initializers.append(numpy_helper.from_array(np.ascontiguousarray(values.T), f"onnx::MatMul_{number}"))
-                path = "/" + own.removesuffix(".weight").replace("model.decoder.", "model/decoder/").replace(
-                    "attn.", "attn/"
-                )
-                path = path.replace(".fc", "/fc")
-                nodes.append(
-                    helper.make_node("MatMul", ["x", initializers[-1].name], [f"y{number}"], name=f"{path}/MatMul")
-                )
-            else:
-                initializers.append(numpy_helper.from_array(values, own))
-        if part == "decoder":
-            initializers.append(numpy_helper.from_array(np.ascontiguousarray(tensors[EMBEDDING].T), "onnx::MatMul_0"))
-            nodes.append(helper.make_node("MatMul", ["x", "onnx::MatMul_0"], ["y"], name="/proj_out/MatMul"))
-        nodes += [extra] * (extra is not None)
-        ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("x", nodes[0].output[0])]
-        graph = helper.make_graph(nodes, part, ends[:1], ends[1:], initializers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)])
-        (place / f"{part}_model.onnx").write_bytes(model.SerializeToString())
+    for part in ("encoder", "decoder"):
+        joined = merged and part == "decoder"
+        name = f"{part}_model_merged.onnx" if joined else f"{part}_model.onnx"
+        (place / name).write_bytes(_export(part, tensors, joined, extra).SerializeToString())
     hugging_face_config(folder, dims)
     tokenizer(folder / "tokenizer.json", dims.n_vocab)
     return folder
+
+
+def _export(part: str, tensors: Weights, joined: bool, extra: onnx.NodeProto | None) -> onnx.ModelProto:
+    """One graph of an export; `joined`: the nodes stand in a branch."""
+    prefix, suffix = "model.decoder." if part == "decoder" else "", "_merged_0" if joined else ""
+    nodes, initializers = [], []
+    for number, (name, values) in enumerate(tensors.items(), 1):
+        if not name.startswith(part):
+            continue
+        own = prefix + name.removeprefix(f"{part}.")
+        if values.ndim == 2 and "embed" not in name:
+            path = "/" + own.removesuffix(".weight").replace("model.decoder.", "model/decoder/")
+            path = path.replace("attn.", "attn/").replace(".fc", "/fc")
+            initializers.append(_transposed(f"onnx::MatMul_{number}{suffix}", values))
+            nodes.append(
+                helper.make_node("MatMul", ["x", initializers[-1].name], [f"y{number}"], name=f"{path}/MatMul")
+            )
+        else:
+            initializers.append(numpy_helper.from_array(values, own + suffix))
+    if part == "decoder":
+        initializers.append(_transposed(f"onnx::MatMul_0{suffix}", tensors[EMBEDDING]))
+        nodes.append(helper.make_node("MatMul", ["x", initializers[-1].name], ["y0"], name="/proj_out/MatMul"))
+    if extra is not None:
+        nodes.append(extra)
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("x", nodes[0].output[0])]
+    if joined:
+        branch = helper.make_graph(nodes, "branch", [], ends[1:])
+        nodes = [helper.make_node("If", ["x"], [ends[1].name], then_branch=branch, else_branch=branch)]
+    graph = helper.make_graph(nodes, part, ends[:1], ends[1:], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)])
+
+
+def _transposed(name: str, values: NDArray[Any]) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.ascontiguousarray(values.T), name)

@@ -35,7 +35,8 @@ class Reference:
 
     def logits(self, tokens: list[int], hidden: F64) -> F64:
         """All tokens at once: [n], [context, d] -> [n, vocab]."""
-        return self.states(tokens, hidden) @ self._w("decoder.embed_tokens.weight").T
+        scores: F64 = self.states(tokens, hidden) @ self._w("decoder.embed_tokens.weight").T
+        return scores
 
     def states(self, tokens: list[int], hidden: F64) -> F64:
         """What the logits are made of: [n], [context, d] -> [n, d]."""
@@ -56,15 +57,16 @@ class Reference:
         padded = np.pad(x, ((0, 0), (1, 1)))
         places = range(0, x.shape[1], stride)
         columns = np.stack([padded[:, t : t + 3] for t in places])
-        return np.einsum("tiw,oiw->ot", columns, self._w(f"{name}.weight")) + self._w(f"{name}.bias")[:, None]
+        y: F64 = np.einsum("tiw,oiw->ot", columns, self._w(f"{name}.weight")) + self._w(f"{name}.bias")[:, None]
+        return y
 
     def _norm(self, x: F64, name: str) -> F64:
         centred = x - x.mean(-1, keepdims=True)
-        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        scaled: F64 = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
         return scaled * self._w(f"{name}.weight") + self._w(f"{name}.bias")
 
     def _linear(self, x: F64, name: str, bias: bool = True) -> F64:
-        y = x @ self._w(f"{name}.weight").T
+        y: F64 = x @ self._w(f"{name}.weight").T
         return y + self._w(f"{name}.bias") if bias else y
 
     def _attend(self, name: str, heads: int, x: F64, source: F64, causal: bool = False) -> F64:
@@ -88,4 +90,5 @@ class Reference:
 
 
 def gelu(x: F64) -> F64:
-    return x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    y: F64 = x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    return y

@@ -78,7 +78,7 @@ def test_other_content_is_another_entry(tmp_path: Path, toy: Path, file: str) ->
 
 def test_an_older_converters_files_are_not_used(tmp_path: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_model(toy, cache=tmp_path / "cache")
-    monkeypatch.setattr(opening, "CONVERTER", opening.CONVERTER + 1)
+    monkeypatch.setattr(opening, "CONVERTER", model.CONVERTER + 1)
     assert open_model(toy, cache=tmp_path / "cache").folder != first.folder
 
 
@@ -399,7 +399,7 @@ def test_a_copy_in_the_hubs_own_cache_is_found(tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_was_converted_does_without_the_hubs_copy(
-    tmp_path: Path, fake_hub: FakeHub, conversions: list[str]
+    tmp_path: Path, fake_hub: FakeHub, conversions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_hub.add("someone/toy", checkpoints.hugging_face)
     first = open_model("someone/toy", cache=tmp_path / "cache")
@@ -407,6 +407,11 @@ def test_what_was_converted_does_without_the_hubs_copy(
     fake_hub.asked.clear()
     assert open_model("someone/toy", cache=tmp_path / "cache") == first
     assert (fake_hub.asked, conversions) == ([], ["someone/toy"])
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "CONVERTER", model.CONVERTER + 1)
+        open_model("someone/toy", cache=tmp_path / "cache")
+    assert fake_hub.asked.pop(0) == ("list", "someone/toy", None)
+    fake_hub.asked.clear()
     fake_hub.add("someone/toy", checkpoints.hugging_face, revision="v2")
     open_model("someone/toy@v2", cache=tmp_path / "cache")
     assert fake_hub.asked[0] == ("list", "someone/toy", "v2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from onnx import helper
 from hetero.errors import ModelError
 from hetero.whisper.models import WhisperModel, open_model
 from hetero.whisper.models.files import Joined
+from hetero.whisper.models.formats import find_model
 from tests.whisper import checkpoints
 from tests.whisper.checkpoints import DIMS, EMBEDDING, SUPPRESS, SUPPRESS_FIRST, Weights
 
@@ -26,6 +28,7 @@ FORMATS: dict[str, Write] = {
     "ctranslate2": checkpoints.ctranslate2,
     "ctranslate2 in half precision": lambda folder, weights: checkpoints.ctranslate2(folder, weights, dtype=np.float16),
     "onnx": checkpoints.onnx_export,
+    "onnx, the decoder merged": lambda folder, weights: checkpoints.onnx_export(folder, weights, merged=True),
     "onnx in a subfolder": lambda folder, weights: checkpoints.onnx_export(folder, weights, subfolder="onnx"),
 }
 
@@ -71,11 +74,12 @@ def test_int8_of_ctranslate2_is_multiplied_out(tmp_path: Path) -> None:
     variables = checkpoints.ctranslate2_variables(weights)
     rounded = dict(variables)
     for name, values in list(variables.items()):
-        if values.ndim == 2 and "position" not in name:
-            scale = 127 / np.abs(values).max(axis=1)
-            whole = np.round(values * scale[:, None]).astype(np.int8)
-            variables[name], variables[f"{name}_scale"] = whole, scale
-            rounded[name] = (whole / scale[:, None]).astype(np.float32)
+        if values.ndim >= 2 and "position" not in name:
+            rows = values.reshape(len(values), -1)
+            scale = 127 / np.abs(rows).max(axis=1)
+            whole = np.round(rows * scale[:, None]).astype(np.int8)
+            variables[name], variables[f"{name}_scale"] = whole.reshape(values.shape), scale
+            rounded[name] = (whole / scale[:, None]).astype(np.float32).reshape(values.shape)
     folders = [checkpoints.ctranslate2(tmp_path / name, weights) for name in ("int8", "rounded")]
     for folder, content in zip(folders, (variables, rounded), strict=True):
         checkpoints.ctranslate2_file(folder / "model.bin", content)
@@ -207,6 +211,36 @@ def test_a_truncated_file_is_refused(tmp_path: Path, name: str, cut: str) -> Non
     content = (folder / file).read_bytes()
     (folder / file).write_bytes(content[: int(at)])
     refused(folder, file)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("safetensors", "model.safetensors"),
+        ("safetensors", "config.json"),
+        ("safetensors in pieces", "model.safetensors.index.json"),
+        ("ctranslate2", "model.bin"),
+        ("onnx", "decoder_model.onnx"),
+    ],
+)
+def test_a_damaged_file_is_refused_or_makes_no_difference(tmp_path: Path, name: str, file: str) -> None:
+    folder = FORMATS[name](tmp_path / "toy", checkpoints.weights())
+    content = (folder / file).read_bytes()
+    rng = random.Random(f"{name} {file}")
+    refusals = 0
+    for _ in range(150):
+        damaged = bytearray(content)
+        for _ in range(rng.choice([1, 3])):
+            damaged[rng.randrange(min(len(damaged), 3000))] = rng.randrange(256)
+        (folder / file).write_bytes(damaged)
+        try:
+            checkpoint = find_model(folder).read()
+            checkpoint.check()
+            for tensor, shape in checkpoint.dims.tensors():
+                assert checkpoint.tensors[tensor].float32().shape == shape
+        except ModelError:
+            refusals += 1
+    assert refusals > 10
 
 
 @pytest.mark.parametrize("name", ["safetensors", "ctranslate2", "onnx"])

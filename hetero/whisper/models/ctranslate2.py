@@ -122,9 +122,12 @@ class _Variables:
         return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape)
 
     def weights(self, name: str) -> NDArray[Any]:
-        """The values, those of int8 multiplied out: a row of a quantised matrix was scaled by its `_scale`."""
+        """The values, those of int8 multiplied out: a row of a quantised weight was scaled by its `_scale`."""
         values = self.read(name)
-        return values / self.read(f"{name}_scale")[:, np.newaxis] if values.dtype == np.int8 else values
+        if values.dtype != np.int8:
+            return values
+        scale = self.read(f"{name}_scale").astype(np.float32)
+        return values / scale.reshape(-1, *[1] * (values.ndim - 1))
 
     def tensor(self, name: str, rows: slice | None = None) -> Tensor:
         """A variable, or some rows of it, as a float tensor."""

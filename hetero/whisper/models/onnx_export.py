@@ -72,13 +72,16 @@ def _tensors(path: Path, part: str) -> Iterator[tuple[str, Tensor]]:
                 f"{path} has the fused operator {node.domain}.{node.op_type}",
                 fix=f"export it without --optimize: {_EXPORT}",
             )
-        if node.op_type == "MatMul" and node.input[1] in weights:
+        if node.op_type == "MatMul" and len(node.input) == 2 and node.input[1] in weights:
+            matrix = weights[node.input[1]]
             matrices.add(node.input[1])
-            where = node.name.rpartition("/")[0].strip("/").replace("/", ".")
-            yield _canonical(f"{where}.weight", part), _tensor(weights[node.input[1]], path, transposed=True)
+            where = _text(node.name, path).rpartition("/")[0].strip("/").replace("/", ".")
+            name = _text(matrix.name, path)
+            own = name if name.endswith(".weight") else f"{where}.weight"
+            yield _canonical(_MERGED.sub("", own), part), _tensor(matrix, path, transposed=True)
     for name, tensor in weights.items():
         if name not in matrices:
-            yield _canonical(_MERGED.sub("", name), part), _tensor(tensor, path)
+            yield _canonical(_MERGED.sub("", _text(name, path)), part), _tensor(tensor, path)
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
@@ -88,6 +91,13 @@ def _nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from _nodes(attribute.g)
+
+
+def _text(name: object, path: Path) -> str:
+    """A name of the file; protobuf gives bytes where it is no text."""
+    if not isinstance(name, str):
+        raise ModelError(f"{path} has the name {name!r}, which is no text", fix="the file is damaged: get it again")
+    return name
 
 
 def _canonical(name: str, part: str) -> str:
