@@ -210,10 +210,10 @@ class Candidate:
         except (InputError, ClosedError):
             raise
         except Unsupported as error:
-            attempts.append(self.attempt("run", "unsupported", error.problem, clock() - started, call))
+            attempts.append(self.attempt("run", "unsupported", error.problem, clock() - started, call, get_ident()))
             return None
         except Exception as error:
-            self.failed(error, clock() - started, attempts, call)
+            self.failed(error, clock() - started, attempts, call, get_ident())
             return None
         finally:
             call.started = 0.0
@@ -259,9 +259,11 @@ class Candidate:
         finally:
             call.started = 0.0
 
-    def failed(self, error: Exception, seconds: float, attempts: list[Attempt], call: Call | None = None) -> None:
+    def failed(
+        self, error: Exception, seconds: float, attempts: list[Attempt], call: Call | None = None, thread: int = 0
+    ) -> None:
         """Note a failure of the device in the record and in the breaker."""
-        attempt = self.attempt("run", "failed", reason_of(error), seconds, call)
+        attempt = self.attempt("run", "failed", reason_of(error), seconds, call, thread)
         attempts.append(attempt)
         _log.warning("%s", attempt)
         if self.breaker.failed(error, attempt.reason):
@@ -324,13 +326,18 @@ class Candidate:
         return self.attempt("run", "cancelled", reason, seconds, call)
 
     def attempt(
-        self, stage: Stage, outcome: Outcome, reason: str = "", seconds: float = 0.0, call: Call | None = None
+        self,
+        stage: Stage,
+        outcome: Outcome,
+        reason: str = "",
+        seconds: float = 0.0,
+        call: Call | None = None,
+        thread: int = 0,
     ) -> Attempt:
         """An attempt on this device that ends now and took `seconds`; on the lane of `call`."""
-        lane, thread = (None, 0) if call is None else (call.lane, get_ident())
-        return Attempt(
-            self.name, stage, outcome, reason, seconds, self.simulated, self._clock() - seconds, lane, thread
-        )
+        lane = None if call is None else call.lane
+        started = self._clock() - seconds
+        return Attempt(self.name, stage, outcome, reason, seconds, self.simulated, started, lane, thread)
 
     def close(self, timeout: float) -> bool:
         """Let no further call in, wait for those inside, then free the executable.

@@ -287,6 +287,8 @@ class Dispatcher:
         """Close a request's record."""
         record = request.record
         record.total_seconds = self.board.clock() - request.arrived
+        at_work = sum(a.seconds + a.verify_seconds for a in record.attempts if a.stage == "run")
+        record.wait_seconds = max(0.0, record.total_seconds - at_work)
         if error is not None:
             record.error = f"{type(error).__name__}: {error}"
         self._records.add(record)
@@ -402,7 +404,7 @@ class _Flight:
         candidate, call = given_up
         limit = self._dispatcher.timeout or 0.0
         error = DeviceTimeout(f"no answer within {limit:g} s")
-        candidate.failed(error, limit, self._request.record.attempts)
+        candidate.failed(error, limit, self._request.record.attempts, call)
         _cancel(candidate, call)
         self._workers.do(functools.partial(self._go_on, candidate))
 
@@ -417,8 +419,8 @@ class _Flight:
             return
         given_up = self._give_up(self._turn)
         if given_up is not None:
-            candidate, _ = given_up
-            request.record.attempts.append(candidate.attempt("run", "cancelled", "the deadline passed"))
+            candidate, call = given_up
+            request.record.attempts.append(candidate.cancelled(call, "the deadline passed"))
             _cancel(*given_up)
         self._finish(error)
 
@@ -430,7 +432,8 @@ class _Flight:
             return False
         if self._give_up(turn) is None:
             return False
-        self._request.record.attempts.append(running[0].attempt("run", "cancelled", "the caller cancelled it"))
+        candidate, call = running
+        self._request.record.attempts.append(candidate.cancelled(call, "the caller cancelled it"))
         self._finish(concurrent.futures.CancelledError())
         return True
 
