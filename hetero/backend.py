@@ -147,12 +147,14 @@ class Call:
         lane: From 0 to `lanes - 1`; no two calls that run at the same time have the same one. Use it to keep objects
             that must not be shared between threads: one per lane.
         started: When the call began, on the scheduler's clock; 0 while the lane is free.
+        cancelled: Somebody has asked for the call to end; what it then raises is no failure of the device.
     """
 
-    __slots__ = ("lane", "started")
+    __slots__ = ("cancelled", "lane", "started")
 
     def __init__(self, lane: int = 0) -> None:
         self.lane = lane
+        self.cancelled = False
         self.started = 0.0
 
 

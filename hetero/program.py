@@ -85,7 +85,7 @@ class Program:
         """Changes when the program is another one; files count by size and modification time, which is cheap to ask."""
         parts = [self.name, *map(str, self.inputs), *map(str, self.outputs)]
         for artifact in self.artifacts:
-            stat = artifact.path.stat() if artifact.path is not None else None
+            stat = artifact.path.stat() if artifact.path is not None and artifact.path.is_file() else None
             parts += [artifact.kind, artifact.target or "", artifact.name or ""]
             parts += [f"{stat.st_size}:{stat.st_mtime_ns}"] if stat else []
         return key_of(*parts)

@@ -26,7 +26,7 @@ from hetero.scheduler.canary import Canary, make_canary
 from hetero.scheduler.candidate import Candidate, reason_of
 from hetero.scheduler.costs import CostModel
 from hetero.scheduler.dispatch import Dispatcher, Fallback, Limits, load_first
-from hetero.scheduler.policy import POLICIES, Exploring, Owned, Policy, default_chain, find_policy, matches, pick
+from hetero.scheduler.policy import POLICIES, Exploring, Owned, Policy, default_chain, find_policy, named, pick
 from hetero.scheduler.timers import Timers
 from hetero.scheduler.verify import Verifier
 from hetero.scheduler.workers import Workers
@@ -128,6 +128,15 @@ class Runtime:
     def backends(self) -> Mapping[str, Backend]:
         """The backends by name, those without a device here included."""
         return dict(self._backends)
+
+    def select(self, names: str | Sequence[str] | None = None) -> tuple[Owned, ...]:
+        """The devices that a user's names mean, in the order given, each behind its backend's name; all without names.
+
+        Raises:
+            OptionError: A name that is not known here.
+            Unavailable: One that is known, but not on this machine; the reason and the fix.
+        """
+        return tuple(self._present() if names is None else self._wanted(_names(names)))
 
     def program_names(self) -> list[str]:
         """The names that `load` knows besides paths."""
@@ -326,7 +335,7 @@ class Runtime:
                 return list(ordered)
         picked: list[Owned | Absent] = []
         for name in _names(chain):
-            chosen = [owned for owned in ordered if matches(name, owned[0], owned[1].name)]
+            chosen = named(name, ordered, _keys(ordered))
             absent = self._absence(name)
             if chosen:
                 picked += [owned for owned in chosen if owned not in picked]
@@ -379,9 +388,9 @@ class Runtime:
         present = self._present()
         for name in names:
             absent = self._absence(name)
-            if absent is not None and not any(matches(name, backend, device.name) for backend, device in present):
+            if absent is not None and not named(name, present, _keys(present)):
                 raise Unavailable(f"the device {name!r} is not available: {absent.reason}", fix=absent.fix)
-        return pick(names, present, [(backend, device.name) for backend, device in present])
+        return pick(names, present, _keys(present))
 
     def _check_backend_names(self, options: Options) -> Options:
         for name, values in options.items():
@@ -416,6 +425,10 @@ def _canary_source(program: Program, reference: Candidate) -> Callable[[], Canar
         return make_canary(program, reference)
 
     return made
+
+
+def _keys(owned: Iterable[Owned]) -> list[tuple[str, str]]:
+    return [(backend, device.name) for backend, device in owned]
 
 
 def _names(names: str | Sequence[str]) -> list[str]:

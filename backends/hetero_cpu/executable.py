@@ -61,6 +61,7 @@ class OrtExecutable(Executable):
                 raise Unsupported(f"onnxruntime does not exchange {value.type} with numpy ({value.name!r})")
         fixed = bind and not self._passed_through and all(map(_is_small, [*inputs, *outputs]))
         self._bound = [_Bound(session, inputs, outputs) for _ in range(lanes)] if fixed else []
+        self._running: list[Any] = [None] * lanes
         self.details = {**details, "binding": "buffers" if fixed else "raw" if self._raw else "direct"}
 
     def run(self, inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
@@ -75,12 +76,23 @@ class OrtExecutable(Executable):
                     return outputs
             if self._raw:
                 return bfloat16.run(self._ort, session, inputs, self._names)
-            outputs = dict(zip(self._names, session.run(self._names, inputs), strict=True))
+            options = self._running[call.lane] = self._ort.RunOptions()
+            outputs = dict(zip(self._names, session.run(self._names, inputs, options), strict=True))
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise run_failure(error) from error
+        finally:
+            self._running[call.lane] = None
         for name in self._passed_through:
             outputs[name] = outputs[name].copy()
         return outputs
+
+    def cancel(self, call: Call) -> bool:
+        """End a running call: ONNX Runtime looks between nodes. Bound calls are over too soon to be worth it."""
+        options = self._running[call.lane]
+        if options is None:
+            return False
+        options.terminate = True
+        return True
 
     def close(self) -> None:
         """Free the session and its buffers."""

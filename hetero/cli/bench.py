@@ -90,7 +90,7 @@ def _devices(rt: Runtime, names: Sequence[str]) -> list[Device]:
     if not names:
         return list(rt.devices)
     wanted = [name.strip() for entry in names for name in entry.split(",") if name.strip()]
-    return [device for _, device in rt._wanted(wanted)]
+    return [device for _, device in rt.select(wanted)]
 
 
 def _report(program: Program, feed: Feed, contenders: Sequence[Contender]) -> dict[str, Any]:

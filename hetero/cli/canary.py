@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 KERNEL = "attention_i8_64x64"
 
+#: Seconds after which a device that does not answer counts as hung.
+_PATIENCE = 60.0
+
 
 @dataclass(frozen=True)
 class Canary:
@@ -85,7 +88,9 @@ def canaries(runtime: Runtime, folder: Path) -> tuple[list[Canary], list[str]]:
 def try_on(runtime: Runtime, device: str, canary: Canary) -> Finding:
     """Load a canary on one device, run it, and compare the answer."""
     try:
-        with runtime.load(canary.program, device=device, fallback="forbid", standby=False) as session:
+        with runtime.load(
+            canary.program, device=device, fallback="forbid", standby=False, timeout=_PATIENCE
+        ) as session:
             load_seconds = session.explain().candidates[0].load_seconds
             result = session.run(canary.inputs)
     except FallbackForbidden as error:

@@ -60,7 +60,7 @@ def command(
     program that a device does not support, is no failure.
     """
     with runtime.make_runtime(chain=chain, simulate=simulate) as rt, tempfile.TemporaryDirectory() as folder:
-        chosen = [owned[1] for owned in (rt._wanted([device]) if device else rt._present())]
+        chosen = [found for _, found in rt.select(device)]
         tests, missing = canaries(rt, Path(folder))
         if not as_json:
             _echo_machine(_versions(), _cache())
@@ -87,7 +87,7 @@ def _report(
     rt: Runtime, chosen: list[Device], findings: Mapping[str, list[Finding]], problems: list[str]
 ) -> dict[str, Any]:
     absent = {entry.backend: entry for entry in rt.absent}
-    owned = rt._present()
+    owned = rt.select()
     return {
         "ok": not problems,
         "problems": problems,

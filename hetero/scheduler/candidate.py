@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 import threading
 import time
@@ -193,12 +194,14 @@ class Candidate:
         Raises:
             InputError: The backend found the caller's input to be wrong.
             ClosedError: The session was closed meanwhile.
+            CancelledError: The call was cancelled and has ended for it.
         """
         run = self._run
         if run is None:
             raise ClosedError("the session is closed")
         clock = self._clock
         started = call.started = clock()
+        call.cancelled = False
         verify_seconds = 0.0
         try:
             outputs = run(inputs, call)
@@ -213,6 +216,8 @@ class Candidate:
             attempts.append(self.attempt("run", "unsupported", error.problem, clock() - started, call, get_ident()))
             return None
         except Exception as error:
+            if call.cancelled:
+                raise concurrent.futures.CancelledError from error
             self.failed(error, clock() - started, attempts, call, get_ident())
             return None
         finally:

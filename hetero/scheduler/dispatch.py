@@ -464,7 +464,11 @@ class _Flight:
 def _cancel(candidate: Candidate, call: Call) -> bool:
     executable = candidate.executable
     try:
-        return executable is not None and executable.cancel(call)
+        if executable is None:
+            return False
+        call.cancelled = True
+        call.cancelled = executable.cancel(call)
+        return call.cancelled
     except Exception:
         _log.exception("%s: cancelling a call failed", candidate.name)
         return False

@@ -24,9 +24,16 @@ def default_chain(found: Iterable[Owned]) -> list[Owned]:
     return sorted(found, key=lambda owned: (owned[1].rank, owned[1].name))
 
 
-def matches(wanted: str, backend: str, device: str) -> bool:
-    """Whether a name that a user gave means this device: its own name, or its backend's."""
-    return wanted in (device, backend)
+def named(name: str, candidates: Sequence[T], names: Sequence[tuple[str, str]]) -> list[T]:
+    """What a name that a user gave means: the device of that name, else every device of the backend of that name.
+
+    Args:
+        name: A device's or a backend's.
+        candidates: What to choose from.
+        names: Backend and device of each candidate.
+    """
+    exact = [c for c, (_, device) in zip(candidates, names, strict=True) if device == name]
+    return exact or [c for c, (backend, _) in zip(candidates, names, strict=True) if backend == name]
 
 
 def pick(wanted: str | Sequence[str], candidates: Sequence[T], names: Sequence[tuple[str, str]]) -> list[T]:
@@ -42,7 +49,7 @@ def pick(wanted: str | Sequence[str], candidates: Sequence[T], names: Sequence[t
     """
     picked: list[T] = []
     for name in [wanted] if isinstance(wanted, str) else wanted:
-        chosen = [c for c, (backend, device) in zip(candidates, names, strict=True) if matches(name, backend, device)]
+        chosen = named(name, candidates, names)
         if not chosen:
             listed = ", ".join(device for _, device in names) or "none"
             raise OptionError(f"device={name!r} is none of the candidates here: {listed}")

@@ -67,6 +67,7 @@ def test_the_json_has_the_documented_keys(line: Line) -> None:
             "lanes": 1,
             "rank": 300,
             "simulated": False,
+            "watts": None,
             "properties": {},
             "notes": [],
         }

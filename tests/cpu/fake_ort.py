@@ -28,6 +28,10 @@ class SessionOptions:
         self.devices, self.device_options = list(devices), dict(options)
 
 
+class RunOptions:
+    terminate = False
+
+
 class EpDevice:
     """A device of a plugin provider, as `get_ep_devices` gives it."""
 
@@ -62,6 +66,7 @@ class FakeOrt(types.ModuleType):
         self.sessions: list[FakeSession] = []
         self.registered: dict[str, str] = {}
         self.SessionOptions = SessionOptions
+        self.RunOptions = RunOptions
         self.GraphOptimizationLevel = types.SimpleNamespace(
             ORT_ENABLE_ALL="all", ORT_ENABLE_EXTENDED="extended", ORT_ENABLE_BASIC="basic", ORT_DISABLE_ALL="off"
         )
@@ -110,5 +115,5 @@ class FakeSession:
     def get_outputs(self) -> list[Value]:
         return [Value("y")]
 
-    def run(self, names: Sequence[str], inputs: Mapping[str, Any]) -> list[Any]:
+    def run(self, names: Sequence[str], inputs: Mapping[str, Any], options: RunOptions) -> list[Any]:
         return [np.add(inputs["x"], inputs["x"])]

@@ -1,0 +1,244 @@
+"""Records laid out in time: which run held which lane when, what waited, what failed. Pictures and traces draw this."""
+
+from __future__ import annotations
+
+import bisect
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hetero.telemetry.records import Attempt, Record
+
+SHORTEST_WAIT = 10e-6
+"""Seconds; what is shorter is the way from the call to the device, not a wait for it."""
+
+_SAME_CLOCK = 1.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A lane of a device, or a part of one: sessions have lanes of their own, which share a device's number.
+
+    Attributes:
+        device: The device's name, with the mark of a simulated one.
+        label: `lane 0`; `loads`; with a number behind it where calls of several sessions overlap.
+        simulated: The device is a simulator.
+    """
+
+    device: str
+    label: str
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run, or a load in the middle of a request.
+
+    Attributes:
+        row: Where it is drawn; an index of `Layout.rows`.
+        start: Seconds since the trace began.
+        end: The same, of its end.
+        record: Of the request.
+        attempt: The part of the request that it shows.
+    """
+
+    row: int
+    start: float
+    end: float
+    record: Record
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment at which a device failed a request, refused it, or was passed over.
+
+    Attributes:
+        row: An index of `Layout.rows`.
+        time: Seconds since the trace began.
+        record: Of the request.
+        attempt: What tells the reason.
+    """
+
+    row: int
+    time: float
+    record: Record
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A time in which a request waited for a lane.
+
+    Attributes:
+        start: Seconds since the trace began.
+        end: The same, of its end.
+        record: Of the request.
+    """
+
+    start: float
+    end: float
+    record: Record
+
+
+def shown_name(attempt: Attempt) -> str:
+    """A device's name, with the mark that every simulated one carries."""
+    return f"{attempt.device} (simulated)" if attempt.simulated else attempt.device
+
+
+class Layout:
+    """Records laid out in time.
+
+    Args:
+        records: In any order.
+
+    Attributes:
+        records: By arrival.
+        began: Wall-clock time of the first arrival, seconds since the epoch; 0 when there is no record.
+        seconds: From the first arrival to the last end.
+        devices: The devices' names as they are shown, in the order of their first appearance.
+        programs: The programs' names in the same order.
+        rows: Device after device, lane after lane.
+        spans: By start.
+        marks: By time.
+        waits: By start.
+    """
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        given = list(records)
+        offsets = _offsets(given)
+        wall = {id(record): record.arrived + offset for record, offset in zip(given, offsets, strict=True)}
+        self.records = sorted(given, key=lambda record: wall[id(record)])
+        self.began = min(wall.values(), default=0.0)
+        arrivals = [wall[id(record)] - self.began for record in self.records]
+        self.seconds = max(
+            (at + record.total_seconds for at, record in zip(arrivals, self.records, strict=True)), default=0.0
+        )
+        self.programs = list(dict.fromkeys(record.program for record in self.records))
+        attempts = [attempt for record in self.records for attempt in record.attempts]
+        simulated = {shown_name(attempt): attempt.simulated for attempt in attempts}
+        self.devices = list(simulated)
+        drawn: list[tuple[str, Attempt, Record, float, float]] = []
+        passed: list[tuple[str, Attempt, Record, float]] = []
+        self.waits: list[Wait] = []
+        for at, record in zip(arrivals, self.records, strict=True):
+            began = [(attempt, at + attempt.started - record.arrived) for attempt in record.attempts]
+            spans = [
+                (shown_name(attempt), attempt, record, start, start + attempt.seconds + attempt.verify_seconds)
+                for attempt, start in began
+                if _took_time(attempt) and start >= at
+            ]
+            drawn += spans
+            shown = {id(attempt) for _, attempt, *_ in spans}
+            end = at + record.total_seconds
+            passed += [
+                # What was decided before the request came is told at its arrival.
+                (shown_name(attempt), attempt, record, min(max(start, at), end))
+                for attempt, start in began
+                if id(attempt) not in shown
+            ]
+            self.waits += _waits(record, at, end, sorted((start, end) for *_, start, end in spans))
+        self.rows, places = _rows(self.devices, simulated, drawn)
+        self.spans = sorted(
+            (
+                Span(row, start, end, record, attempt)
+                for row, (_, attempt, record, start, end) in zip(places, drawn, strict=True)
+            ),
+            key=lambda span: span.start,
+        )
+        first_rows = {row.device: place for place, row in reversed(list(enumerate(self.rows)))}
+        self.marks = sorted(
+            [
+                *(
+                    Mark(span.row, span.end, span.record, span.attempt)
+                    for span in self.spans
+                    if span.attempt.outcome != "ok"
+                ),
+                *(
+                    Mark(first_rows[device], time, record, attempt)
+                    for device, attempt, record, time in passed
+                    if attempt.outcome != "ok"
+                ),
+            ],
+            key=lambda mark: mark.time,
+        )
+        self.waits.sort(key=lambda wait: wait.start)
+
+    def waiting(self) -> list[tuple[float, int]]:
+        """How many requests wait, as steps: seconds since the trace began, and how many from then on."""
+        changes: dict[float, int] = {}
+        for wait in self.waits:
+            changes[wait.start] = changes.get(wait.start, 0) + 1
+            changes[wait.end] = changes.get(wait.end, 0) - 1
+        steps = [(0.0, 0)]
+        for time in sorted(changes):
+            if changes[time]:
+                steps.append((time, steps[-1][1] + changes[time]))
+        return steps
+
+
+def _took_time(attempt: Attempt) -> bool:
+    return attempt.stage == "load" or (attempt.stage == "run" and (attempt.lane is not None or attempt.seconds > 0))
+
+
+def _offsets(records: Sequence[Record]) -> list[float]:
+    """For each record what leads from the scheduler's clock to the wall clock.
+
+    One number for all records of a process, so that lanes fit to the nanosecond; it changes with the process, and when
+    a machine was asleep.
+    """
+    differences = sorted(record.started - record.arrived for record in records)
+    groups: list[list[float]] = []
+    for difference in differences:
+        if not groups or difference - groups[-1][-1] > _SAME_CLOCK:
+            groups.append([])
+        groups[-1].append(difference)
+    ends = [group[-1] for group in groups]
+    medians = [statistics.median(group) for group in groups]
+    return [medians[bisect.bisect_left(ends, record.started - record.arrived)] for record in records]
+
+
+def _waits(record: Record, arrived: float, end: float, busy: Sequence[tuple[float, float]]) -> list[Wait]:
+    """The times in which nobody worked for the request, though it wanted to go on."""
+    waits: list[Wait] = []
+    idle_since = arrived
+    for start, stop in busy:
+        waits.append(Wait(idle_since, start, record))
+        idle_since = max(idle_since, stop)
+    gave_up = record.outcome in ("cancelled", "too late")
+    if gave_up or not busy:
+        waits.append(Wait(idle_since, end, record))
+    return [wait for wait in waits if wait.end - wait.start >= SHORTEST_WAIT]
+
+
+def _rows(
+    devices: Sequence[str],
+    simulated: dict[str, bool],
+    drawn: Sequence[tuple[str, Attempt, Record, float, float]],
+) -> tuple[list[Row], list[int]]:
+    """The rows, and for each span the index of its row; spans in one row never overlap."""
+    order = sorted(range(len(drawn)), key=lambda place: (drawn[place][3], drawn[place][4]))
+    free_at: dict[tuple[str, str], list[float]] = {}
+    placed: dict[int, tuple[str, str, int]] = {}
+    for place in order:
+        device, attempt, _, start, end = drawn[place]
+        lane = "loads" if attempt.stage == "load" else f"lane {'?' if attempt.lane is None else attempt.lane}"
+        ends = free_at.setdefault((device, lane), [])
+        part = next((part for part, free in enumerate(ends) if free <= start), len(ends))
+        if part == len(ends):
+            ends.append(end)
+        ends[part] = end
+        placed[place] = (device, lane, part)
+    keys: list[tuple[str, str, int]] = []
+    rows: list[Row] = []
+    for device in devices:
+        mine = sorted({key for key in placed.values() if key[0] == device}, key=_by_lane) or [(device, "not used", 0)]
+        keys += mine
+        rows += [Row(device, lane + (f" ({part + 1})" if part else ""), simulated[device]) for _, lane, part in mine]
+    index = {key: place for place, key in enumerate(keys)}
+    return rows, [index[placed[place]] for place in range(len(drawn))]
+
+
+def _by_lane(key: tuple[str, str, int]) -> tuple[int, str, int]:
+    _, lane, part = key
+    return (len(lane), lane, part)
