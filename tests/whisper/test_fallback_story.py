@@ -105,9 +105,12 @@ def test_a_backend_that_dies_in_the_middle_changes_no_word(on: Callable[..., Any
     text, runtime = on(FailsInTheMiddle)
     assert text == truth
     steps = [record for record in runtime.records if record.program.endswith("decoder")]
-    assert [record.device for record in steps[:7]] == ["npu"] * 5 + ["cpu"] * 2
-    assert [(a.device, a.outcome) for a in steps[5].attempts] == [("npu", "failed"), ("cpu", "ok")]
-    assert "DeviceLost: the NPU was reset" in steps[5].attempts[0].reason
+    death = next(i for i, record in enumerate(steps) if record.attempts[0].outcome == "failed")
+    assert death > 0
+    assert {record.device for record in steps[:death]} == {"npu"}
+    assert {record.device for record in steps[death:]} == {"cpu"}
+    assert [(a.device, a.outcome) for a in steps[death].attempts] == [("npu", "failed"), ("cpu", "ok")]
+    assert "DeviceLost: the NPU was reset" in steps[death].attempts[0].reason
 
 
 def test_a_backend_without_its_library_changes_no_word(on: Callable[..., Any], truth: str) -> None:
