@@ -198,6 +198,9 @@ class Transcription(Iterator[Segment]):
             text = self._tokenizer.decode(piece.tokens).strip()
             if not text or piece.start == piece.end:
                 continue
+            if piece is not pieces[0] and piece.start >= self._seeker.length:
+                _log.debug("%s: left out %r, said of the filling behind the sound", self._where(), text)
+                continue
             # The model may hear the end of speech in the filling behind the sound.
             start, end = (
                 min((self._seeker.at + place) / FRAME_RATE, self.duration) for place in (piece.start, piece.end)

@@ -245,6 +245,14 @@ def test_times_behind_the_end_of_the_sound_are_the_end(make: Make, tokenizer: To
     assert cues(transcript) == [(0.0, 2.0, "a"), (2.0, 5.123, "b")]
 
 
+def test_what_is_said_of_the_filling_behind_the_sound_is_left_out(make: Make, tokenizer: Tokenizer) -> None:
+    transcript = make(saying(tokenizer, [0.0, "a", 4.0, 5.0, "b", 7.0])).transcribe(sound(5), rate=16_000)
+    assert cues(transcript) == [(0.0, 4.0, "a")]
+    # A word of half a second that the model puts a little later is still a word.
+    transcript = make(saying(tokenizer, [0.6, "Yes.", 1.0])).transcribe(sound(0.5), rate=16_000)
+    assert cues(transcript) == [(0.5, 0.5, "Yes.")]
+
+
 def test_segments_without_text_are_left_out(make: Make, tokenizer: Tokenizer) -> None:
     transcript = make(saying(tokenizer, [0.0, " ", 2.0, 2.0, "b", 4.0])).transcribe(sound(5), rate=16_000)
     assert cues(transcript) == [(2.0, 4.0, "b")]
