@@ -227,6 +227,18 @@ def test_windows_without_speech_are_passed_over(make: Make, tokenizer: Tokenizer
     assert heard.segments[0].no_speech_prob > 0.9
 
 
+def test_windows_without_any_sound_are_not_even_listened_to(make: Make, tokenizer: Tokenizer) -> None:
+    transcriber = make(saying(tokenizer, [0.0, "a", 20.0], [0.0, "b", 20.0]))
+    samples = np.concatenate([sound(29.9), np.zeros(16_000 * 32, np.float32), sound(28)])
+    transcript = transcriber.transcribe(samples, rate=16_000, language="en")
+    assert cues(transcript) == [(0.0, 20.0, "a"), (60.0, 80.0, "b")]
+    assert transcript.devices["encoder"] == {"scripted": 2}
+    quiet = transcriber.transcribe(
+        samples[16_000 * 30 : 16_000 * 60], rate=16_000, language="en", no_speech_threshold=None
+    )
+    assert quiet.devices["encoder"] == {"scripted": 1}
+
+
 def test_without_timestamps_a_window_is_a_segment(make: Make, tokenizer: Tokenizer) -> None:
     seen: list[list[int]] = []
     script = saying(tokenizer, ["all of it"], ["the rest"])
