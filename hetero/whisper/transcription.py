@@ -69,8 +69,8 @@ class Transcription(Iterator[Segment]):
         self._transcriber = transcriber
         self._tokenizer = transcriber.tokenizer
         self._sessions = account.watch(transcriber.sessions)
-        self._samples: NDArray[np.float32] | None = samples
-        self._mel = np.zeros((0, 0), dtype=np.float32)
+        self._samples = samples
+        self._mel: NDArray[np.float32] | None = None
         self._offset = offset
         self._settings = settings
         self._account = account
@@ -80,6 +80,8 @@ class Transcription(Iterator[Segment]):
         self._seeker = Seeker(len(samples) * FRAME_RATE // SAMPLE_RATE)
         # The decoder's memory of the first window, kept when its language was asked for.
         self._first: DecoderState | None = None
+        prompt = settings.initial_prompt
+        self._before = self._tokenizer.encode(" " + prompt.strip()) if prompt else []
         self._segments = self._run()
 
     def __next__(self) -> Segment:
@@ -129,36 +131,48 @@ class Transcription(Iterator[Segment]):
         )
 
     def _run(self) -> Iterator[Segment]:
-        settings, seeker, tokenizer = self._settings, self._seeker, self._tokenizer
+        settings, seeker = self._settings, self._seeker
         decoder = self._decoder()
-        before = tokenizer.encode(" " + settings.initial_prompt.strip()) if settings.initial_prompt else []
         while not seeker.ended:
             self._transcriber._check_open()
-            state, self._first = self._first or self._listen(), None
-            if not self._language:
-                self._settle(state)
-            prompt = tokenizer.prompt(self._language, settings.task, timestamps=settings.timestamps)
-            room = self._transcriber.model.dims.n_text_ctx // 2 - 1
-            earlier = [tokenizer.previous, *before[-room:]] if before else []
-            decoded = decoder.decode(state, [*earlier, *prompt], self._where)
-            segments: list[Segment] = []
-            if settings.thresholds.silent(decoded):
+            if self._soundless():
                 seeker.advance(seeker.length)
             else:
-                pieces, frames = cut(decoded.tokens, tokenizer.first_time, seeker.length)
-                segments = self._segments_of(pieces, decoded)
-                seeker.advance(frames)
-                before += [token for segment in segments for token in segment.tokens]
-                if not settings.condition or decoded.temperature > _TRUSTED_TEMPERATURE:
-                    before = []
-            for segment in segments:
-                self.found.append(segment)
-                yield segment
+                for segment in self._window(decoder):
+                    self.found.append(segment)
+                    yield segment
             if settings.progress is not None:
                 settings.progress(min(seeker.at / FRAME_RATE, self.duration), self.duration)
-        self._mel = np.zeros((0, 0), dtype=np.float32)
+        self._mel = None
         if settings.progress is not None:
             settings.progress(self.duration, self.duration)
+
+    def _window(self, decoder: WindowDecoder) -> list[Segment]:
+        """The segments of the window that begins here; goes on to the next one."""
+        settings, seeker, tokenizer = self._settings, self._seeker, self._tokenizer
+        state, self._first = self._first or self._listen(), None
+        if not self._language:
+            self._settle(state)
+        prompt = tokenizer.prompt(self._language, settings.task, timestamps=settings.timestamps)
+        room = self._transcriber.model.dims.n_text_ctx // 2 - 1
+        earlier = [tokenizer.previous, *self._before[-room:]] if self._before else []
+        decoded = decoder.decode(state, [*earlier, *prompt], self._where)
+        if settings.thresholds.silent(decoded):
+            seeker.advance(seeker.length)
+            return []
+        pieces, frames = cut(decoded.tokens, tokenizer.first_time, seeker.length)
+        segments = self._segments_of(pieces, decoded)
+        seeker.advance(frames)
+        if settings.condition and decoded.temperature <= _TRUSTED_TEMPERATURE:
+            self._before += [token for segment in segments for token in segment.tokens]
+        else:
+            self._before = []
+        return segments
+
+    def _soundless(self) -> bool:
+        """Whether the window holds no sound at all, not even noise: the model would make something up."""
+        part = self._spectrogram()[:, self._seeker.at : self._seeker.at + self._seeker.length]
+        return self._settings.thresholds.no_speech is not None and bool(part.min() == part.max())
 
     def _decoder(self) -> WindowDecoder:
         settings, model = self._settings, self._transcriber.model
@@ -175,11 +189,14 @@ class Transcription(Iterator[Segment]):
 
     def _listen(self) -> DecoderState:
         """The decoder's memory of the window that begins here, without a token yet."""
-        if self._samples is not None:
+        return self._sessions.decoder_state(self._sessions.encode(self._seeker.window(self._spectrogram())))
+
+    def _spectrogram(self) -> NDArray[np.float32]:
+        if self._mel is None:
             with self._account.timed("mel"):
                 self._mel = spectrogram(self._samples, self._transcriber.model.dims.n_mels)
-            self._samples = None
-        return self._sessions.decoder_state(self._sessions.encode(self._seeker.window(self._mel)))
+            self._samples = self._samples[:0]
+        return self._mel
 
     def _detect(self) -> None:
         if self._seeker.ended:
@@ -197,6 +214,9 @@ class Transcription(Iterator[Segment]):
         for piece in pieces:
             text = self._tokenizer.decode(piece.tokens).strip()
             if not text or piece.start == piece.end:
+                continue
+            if piece is not pieces[0] and piece.start >= self._seeker.length:
+                _log.debug("%s: left out %r, said of the filling behind the sound", self._where(), text)
                 continue
             # The model may hear the end of speech in the filling behind the sound.
             start, end = (

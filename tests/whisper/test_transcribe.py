@@ -227,6 +227,18 @@ def test_windows_without_speech_are_passed_over(make: Make, tokenizer: Tokenizer
     assert heard.segments[0].no_speech_prob > 0.9
 
 
+def test_windows_without_any_sound_are_not_even_listened_to(make: Make, tokenizer: Tokenizer) -> None:
+    transcriber = make(saying(tokenizer, [0.0, "a", 20.0], [0.0, "b", 20.0]))
+    samples = np.concatenate([sound(29.9), np.zeros(16_000 * 32, np.float32), sound(28)])
+    transcript = transcriber.transcribe(samples, rate=16_000, language="en")
+    assert cues(transcript) == [(0.0, 20.0, "a"), (60.0, 80.0, "b")]
+    assert transcript.devices["encoder"] == {"scripted": 2}
+    quiet = transcriber.transcribe(
+        samples[16_000 * 30 : 16_000 * 60], rate=16_000, language="en", no_speech_threshold=None
+    )
+    assert quiet.devices["encoder"] == {"scripted": 1}
+
+
 def test_without_timestamps_a_window_is_a_segment(make: Make, tokenizer: Tokenizer) -> None:
     seen: list[list[int]] = []
     script = saying(tokenizer, ["all of it"], ["the rest"])
@@ -243,6 +255,14 @@ def test_without_timestamps_a_window_is_a_segment(make: Make, tokenizer: Tokeniz
 def test_times_behind_the_end_of_the_sound_are_the_end(make: Make, tokenizer: Tokenizer) -> None:
     transcript = make(saying(tokenizer, [0.0, "a", 2.0, 2.0, "b", 7.0])).transcribe(sound(5.123), rate=16_000)
     assert cues(transcript) == [(0.0, 2.0, "a"), (2.0, 5.123, "b")]
+
+
+def test_what_is_said_of_the_filling_behind_the_sound_is_left_out(make: Make, tokenizer: Tokenizer) -> None:
+    transcript = make(saying(tokenizer, [0.0, "a", 4.0, 5.0, "b", 7.0])).transcribe(sound(5), rate=16_000)
+    assert cues(transcript) == [(0.0, 4.0, "a")]
+    # A word of half a second that the model puts a little later is still a word.
+    transcript = make(saying(tokenizer, [0.6, "Yes.", 1.0])).transcribe(sound(0.5), rate=16_000)
+    assert cues(transcript) == [(0.5, 0.5, "Yes.")]
 
 
 def test_segments_without_text_are_left_out(make: Make, tokenizer: Tokenizer) -> None:
