@@ -14,7 +14,7 @@ import click
 
 from hetero.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, report
 
-_COMMANDS = ("devices", "doctor", "run", "bench", "transcribe", "models")
+_COMMANDS = ("devices", "doctor", "run", "bench", "transcribe", "trace", "models")
 
 _EXIT_CODES = """
 \b
@@ -91,6 +91,7 @@ def cli(ctx: click.Context, verbose: int) -> None:
         hetero doctor                             does each device give right answers?
         hetero run model.onnx --input x=x.npy     run a model once
         hetero bench model.onnx                   compare the devices on it
+        hetero trace model.onnx -o trace.json     a timeline of what ran where
         hetero transcribe talk.mp3 -f srt         speech to text
     """  # noqa: D301
     _log_to_stderr(verbose)

@@ -18,6 +18,7 @@ from hetero.cli.console import clock, echo_json, echo_table, marked
 from hetero.cli.failures import FAILED, describe, report
 from hetero.cli.outputs import writable_folder
 from hetero.cli.progress import Bar, progress_bar
+from hetero.cli.trace import trace_targets, traced
 from hetero.errors import AudioError, DispatchError
 
 if TYPE_CHECKING:
@@ -76,6 +77,14 @@ def _temperatures(ctx: click.Context, param: click.Parameter, value: str | None)
 )
 @click.option("--max-tokens", type=click.IntRange(min=1), help="At most so many tokens for each 30 s of audio.")
 @click.option("--without-timestamps", is_flag=True, help="One segment for each 30 s.")
+@click.option(
+    "--trace",
+    "traces",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write what ran where and when: .json (for Perfetto), .png, .svg or .jsonl; may be repeated.",
+)
 @runtime.load_options
 @click.option("--verbose", is_flag=True, help="Timestamps also when stdout is no terminal; say why each device.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
@@ -92,6 +101,7 @@ def command(
     formats: tuple[str, ...],
     output_dir: Path | None,
     temperature: tuple[float, ...] | None,
+    traces: tuple[Path, ...],
     fallback: Any,
     options: runtime.Options,
     chain: str | None,
@@ -111,6 +121,7 @@ def command(
         hetero transcribe *.flac --model base --output-dir texts -f txt -f json
     """  # noqa: D301
     targets = _targets(files, formats, output_dir, as_json)
+    trace_files = trace_targets(traces)
     _check_packages()
     if temperature is not None:
         decoding["temperature"] = temperature
@@ -119,6 +130,7 @@ def command(
     started = time.perf_counter()
     with (
         runtime.make_runtime(chain=chain, simulate=simulate, options=options) as rt,
+        traced(rt, trace_files),
         progress_bar(not quiet) as bar,
         _transcriber(rt, model, _devices(device, encoder_device, decoder_device), fallback, bar) as transcriber,
     ):

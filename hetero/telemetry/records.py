@@ -104,10 +104,9 @@ class Record:
         id: Counts up within the process.
         program: The program's name.
         started: Wall-clock time of arrival, seconds since the epoch.
-        arrived: The same moment on the scheduler's clock (`time.perf_counter`, unless the Runtime was given another);
-            0 of a request that was refused before it came to the scheduler.
+        arrived: The same moment on the scheduler's clock (`time.perf_counter`, unless the Runtime was given another).
         attempts: In order; the last one of a request that succeeded has outcome `ok`.
-        wait_seconds: Time spent waiting for a lane.
+        wait_seconds: Time spent waiting for a lane; of a submitted request also for the thread that it ran in.
         total_seconds: From arrival to answer or error.
         error: Type and message of the error the caller got, or None.
     """

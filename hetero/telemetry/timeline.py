@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
+from itertools import pairwise
 from typing import IO, TYPE_CHECKING, Any
 
 from hetero.errors import Unavailable
@@ -20,7 +21,7 @@ _FAILED = "#D55E00"
 _PASSED = "#555555"
 
 _LONGEST_NAME = 40
-_SETTINGS = {"text.parse_math": False, "svg.hashsalt": "hetero", "hatch.linewidth": 0.6, "font.size": 9}
+_SETTINGS: dict[Any, Any] = {"text.parse_math": False, "svg.hashsalt": "hetero", "hatch.linewidth": 0.6, "font.size": 9}
 
 _MARKS = {
     "failed": ("failed", "X", _FAILED),
@@ -97,7 +98,8 @@ def _draw_lanes(axes: Axes, layout: Layout, scale: float) -> list[Any]:
             (row - 0.36, 0.72),
             facecolor=colours[program],
             edgecolor="white",
-            linewidth=0.4,
+            # An edge would cover the whole of a narrow bar.
+            linewidth=[0.4 if width > 5 * shortest else 0.0 for _, width in places],
             hatch="////" if layout.rows[row].simulated else None,
         )
     seen: dict[str, Any] = {}
@@ -111,8 +113,8 @@ def _draw_lanes(axes: Axes, layout: Layout, scale: float) -> list[Any]:
             seen[label] = Line2D([], [], label=f"{label} ({len(marks)})", **look)
     axes.set_yticks(range(len(layout.rows)), [f"{row.device}  {row.label}" for row in layout.rows])
     axes.set_ylim(max(1, len(layout.rows)) - 0.4, -0.6)
-    for place, row in enumerate(layout.rows[1:], start=1):
-        if row.device != layout.rows[place - 1].device:
+    for place, (above, below) in enumerate(pairwise(layout.rows), start=1):
+        if above.device != below.device:
             axes.axhline(place - 0.5, color="#cccccc", linewidth=0.6)
     axes.tick_params(axis="x", labelbottom=False)
     programs = [Patch(facecolor=colours[program], label=_short(program)) for program in layout.programs]
@@ -127,6 +129,8 @@ def _draw_queue(axes: Axes, layout: Layout, scale: float) -> None:
     times = [time * scale for time, _ in steps] + [layout.seconds * scale]
     depths = [depth for _, depth in steps] + [steps[-1][1]]
     axes.fill_between(times, depths, step="post", color="#bbbbbb", linewidth=0)
+    if not layout.waits:
+        axes.text(0.5, 0.5, "no request waited", transform=axes.transAxes, ha="center", va="center", color=_PASSED)
     axes.set_ylabel("waiting")
     axes.set_ylim(0, max(1, *depths) * 1.1)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))

@@ -1,0 +1,154 @@
+"""Metrics for Prometheus, through its own client library (extra `prometheus`)."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from hetero.errors import OptionError, Unavailable
+from hetero.telemetry.records import Record
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from hetero.runtime import Runtime
+    from hetero.session import Session
+
+BUCKETS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Seconds, of both histograms."""
+
+
+class Export:
+    """Metrics that are kept up to date until `close`. Made by `export`; a context manager."""
+
+    def __init__(self, runtime: Runtime, registry: CollectorRegistry) -> None:
+        from prometheus_client import Counter, Histogram
+
+        self._registry = registry
+        self._lock = threading.Lock()
+        where = ("program", "device", "simulated")
+        self._requests = Counter(
+            "hetero_requests", "Requests that ended, by the device that answered.", (*where, "outcome"), registry=None
+        )
+        self._fallbacks = Counter(
+            "hetero_fallbacks",
+            "Requests that went past a device: it failed, refused, or was set aside.",
+            (*where, "outcome"),
+            registry=None,
+        )
+        self._run = Histogram(
+            "hetero_run_seconds", "Time in the device that answered.", where, buckets=BUCKETS, registry=None
+        )
+        self._wait = Histogram(
+            "hetero_wait_seconds", "Time spent waiting for a lane.", ("program",), buckets=BUCKETS, registry=None
+        )
+        self._metrics = (self._requests, self._fallbacks, self._run, self._wait, _Waiting(runtime))
+        registered: list[Any] = []
+        try:
+            for metric in self._metrics:
+                registry.register(metric)
+                registered.append(metric)
+        except ValueError as error:
+            for metric in registered:
+                registry.unregister(metric)
+            raise OptionError(
+                f"the registry has metrics of these names already: {error}",
+                fix="close the export of the other Runtime, or give each Runtime a registry of its own",
+            ) from None
+        self._unsubscribe = runtime.records.subscribe(self._add)
+        self._closed = False
+
+    def close(self) -> None:
+        """Take the metrics out of the registry; calling it again does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._unsubscribe()
+        for metric in self._metrics:
+            self._registry.unregister(metric)
+
+    def __enter__(self) -> Export:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _add(self, record: Record) -> None:
+        answered = (record.program, record.device or "none", _truth(record.simulated))
+        self._requests.labels(*answered, record.outcome).inc()
+        self._wait.labels(record.program).observe(record.wait_seconds)
+        if record.device is not None:
+            self._run.labels(*answered).observe(record.run_seconds)
+        for attempt in record.attempts:
+            if attempt.outcome != "ok":
+                passed = (record.program, attempt.device, _truth(attempt.simulated))
+                self._fallbacks.labels(*passed, attempt.outcome).inc()
+
+
+class _Waiting:
+    """How many requests wait, asked when the metrics are read. Keeps no Runtime alive."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = weakref.ref(runtime)
+
+    def describe(self) -> list[Any]:
+        return [self._gauge()]
+
+    def collect(self) -> Iterator[Any]:
+        gauge = self._gauge()
+        runtime = self._runtime()
+        waiting: dict[str, int] = {}
+        for session in _sessions(runtime) if runtime is not None else ():
+            name = session.program.name
+            waiting[name] = waiting.get(name, 0) + session._dispatcher.board.waiting
+        for program, count in waiting.items():
+            gauge.add_metric([program], count)
+        yield gauge
+
+    def _gauge(self) -> Any:
+        from prometheus_client.core import GaugeMetricFamily
+
+        return GaugeMetricFamily("hetero_waiting_requests", "Requests that wait for a lane now.", labels=["program"])
+
+
+def export(runtime: Runtime, registry: CollectorRegistry | None = None) -> Export:
+    """Count and time the requests of a Runtime.
+
+    | metric | labels |
+    |---|---|
+    | `hetero_requests_total` | `program`, `device` (`none` when no device answered), `simulated`, `outcome` |
+    | `hetero_fallbacks_total` | `program`, `device` (the one that did not answer), `simulated`, `outcome` |
+    | `hetero_run_seconds` (histogram) | `program`, `device`, `simulated` |
+    | `hetero_wait_seconds` (histogram) | `program` |
+    | `hetero_waiting_requests` (gauge) | `program` |
+
+    Args:
+        runtime: Whose requests.
+        registry: Of prometheus_client; its default one, when not given.
+
+    Returns:
+        What has to be closed to end it.
+
+    Raises:
+        Unavailable: prometheus_client is not installed.
+        OptionError: Another Runtime exports to this registry.
+    """
+    try:
+        from prometheus_client import REGISTRY
+    except ModuleNotFoundError as error:
+        raise Unavailable(
+            "metrics need prometheus_client, which is not installed", fix='pip install "hetero[prometheus]"'
+        ) from error
+    return Export(runtime, REGISTRY if registry is None else registry)
+
+
+def _sessions(runtime: Runtime) -> list[Session]:
+    with runtime._lock:
+        return list(runtime._sessions)
+
+
+def _truth(value: bool) -> str:
+    return "true" if value else "false"
