@@ -1,7 +1,7 @@
 """A backend in forty lines: ONNX models on the reference evaluator of the `onnx` package, in plain numpy."""
 
 import hetero
-from hetero.backend import Backend, Device, Executable, Option, Unavailable, Unsupported
+from hetero.backend import Backend, Device, Executable, ExecutionError, Option, Unavailable, Unsupported
 
 
 class ReferenceBackend(Backend):
@@ -18,9 +18,9 @@ class ReferenceBackend(Backend):
 
         artifact = program.artifact("onnx")  # raises Unsupported when there is none
         try:
-            evaluator = ReferenceEvaluator(str(artifact.file), verbose=options["verbose"])
-        except NotImplementedError as error:
-            raise Unsupported(str(error)) from error
+            evaluator = ReferenceEvaluator(str(artifact.file), verbose=options["verbose"] or 0)
+        except Exception as error:  # an op that it does not know, a file that is no model
+            raise Unsupported(f"onnx.reference: {error}") from error
         return ReferenceExecutable(evaluator)
 
 
@@ -30,7 +30,10 @@ class ReferenceExecutable(Executable):
         self.details = {"opset": evaluator.opsets.get("")}
 
     def run(self, inputs, call):
-        outputs = self._evaluator.run(None, dict(inputs))
+        try:
+            outputs = self._evaluator.run(None, dict(inputs))
+        except Exception as error:
+            raise ExecutionError(f"onnx.reference: {error}") from error
         return dict(zip(self._evaluator.output_names, outputs, strict=True))
 
 
