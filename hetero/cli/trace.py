@@ -121,7 +121,7 @@ def trace_targets(paths: Sequence[Path]) -> list[Path]:
 
 @contextmanager
 def traced(rt: Runtime, targets: Sequence[Path]) -> Iterator[list[Record]]:
-    """Collect the records of the requests that end meanwhile, and write them, also after an error.
+    """Collect the records of the requests that end meanwhile, and write them; those before an error, too.
 
     Yields:
         The list in which they are collected.
@@ -133,10 +133,14 @@ def traced(rt: Runtime, targets: Sequence[Path]) -> Iterator[list[Record]]:
     unsubscribe = rt.records.subscribe(records.append)
     try:
         yield records
-    finally:
-        unsubscribe()
+    except BaseException:
         if records:
             write_all(records, targets)
+        raise
+    else:
+        write_all(records, targets)
+    finally:
+        unsubscribe()
 
 
 def write_all(records: Sequence[Record], targets: Sequence[Path]) -> None:

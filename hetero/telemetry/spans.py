@@ -106,11 +106,13 @@ class Layout:
 
     def __init__(self, records: Iterable[Record]) -> None:
         given = list(records)
-        offsets = _offsets(given)
-        wall = {id(record): record.arrived + offset for record, offset in zip(given, offsets, strict=True)}
-        self.records = sorted(given, key=lambda record: wall[id(record)])
-        self.began = min(wall.values(), default=0.0)
-        arrivals = [wall[id(record)] - self.began for record in self.records]
+        shifts = _shifts(given)
+        shifted = sorted(zip(given, shifts, strict=True), key=lambda pair: pair[0].arrived + pair[1])
+        self.records = [record for record, _ in shifted]
+        self.began = self.records[0].started if shifted else 0.0
+        # Seconds since the trace began are the scheduler's less this.
+        zeros = [shifted[0][0].arrived + shifted[0][1] - shift for _, shift in shifted]
+        arrivals = [record.arrived - zero for record, zero in zip(self.records, zeros, strict=True)]
         self.seconds = max(
             (at + record.total_seconds for at, record in zip(arrivals, self.records, strict=True)), default=0.0
         )
@@ -121,12 +123,12 @@ class Layout:
         drawn: list[tuple[str, Attempt, Record, float, float]] = []
         passed: list[tuple[str, Attempt, Record, float]] = []
         self.waits: list[Wait] = []
-        for at, record in zip(arrivals, self.records, strict=True):
-            began = [(attempt, at + attempt.started - record.arrived) for attempt in record.attempts]
+        for at, zero, record in zip(arrivals, zeros, self.records, strict=True):
+            began = [(attempt, attempt.started - zero) for attempt in record.attempts]
             spans = [
                 (shown_name(attempt), attempt, record, start, start + attempt.seconds + attempt.verify_seconds)
                 for attempt, start in began
-                if _took_time(attempt) and start >= at
+                if _took_time(attempt) and attempt.started >= record.arrived
             ]
             drawn += spans
             shown = {id(attempt) for _, attempt, *_ in spans}
@@ -181,11 +183,11 @@ def _took_time(attempt: Attempt) -> bool:
     return attempt.stage == "load" or (attempt.stage == "run" and (attempt.lane is not None or attempt.seconds > 0))
 
 
-def _offsets(records: Sequence[Record]) -> list[float]:
-    """For each record what leads from the scheduler's clock to the wall clock.
+def _shifts(records: Sequence[Record]) -> list[float]:
+    """For each record what has to be added to its times, so that those of several processes have one clock.
 
-    One number for all records of a process, so that lanes fit to the nanosecond; it changes with the process, and when
-    a machine was asleep.
+    One number for all records of a process, so that lanes fit to the nanosecond, and 0 where there is but one. Another
+    one after a machine was asleep, too.
     """
     differences = sorted(record.started - record.arrived for record in records)
     groups: list[list[float]] = []
@@ -195,7 +197,8 @@ def _offsets(records: Sequence[Record]) -> list[float]:
         groups[-1].append(difference)
     ends = [group[-1] for group in groups]
     medians = [statistics.median(group) for group in groups]
-    return [medians[bisect.bisect_left(ends, record.started - record.arrived)] for record in records]
+    shifts = [median - medians[0] for median in medians]
+    return [shifts[bisect.bisect_left(ends, record.started - record.arrived)] for record in records]
 
 
 def _waits(record: Record, arrived: float, end: float, busy: Sequence[tuple[float, float]]) -> list[Wait]:
@@ -239,6 +242,6 @@ def _rows(
     return rows, [index[placed[place]] for place in range(len(drawn))]
 
 
-def _by_lane(key: tuple[str, str, int]) -> tuple[int, str, int]:
+def _by_lane(key: tuple[str, str, int]) -> tuple[bool, int, str, int]:
     _, lane, part = key
-    return (len(lane), lane, part)
+    return (lane == "loads", len(lane), lane, part)

@@ -1,0 +1,134 @@
+"""Metrics: each request is counted once, under what happened to it, and nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hetero
+from hetero.backend import Array, Call
+from hetero.errors import AllDevicesFailed, DeviceLost, OptionError, Unavailable
+from hetero.telemetry import prometheus
+from tests.fakes import DOUBLE, Failing, double, fake, raises
+
+Make = Callable[..., hetero.Runtime]
+
+X = np.ones(4, np.float32)
+
+
+@pytest.fixture
+def registry() -> Any:
+    if importlib.util.find_spec("prometheus_client") is None:
+        pytest.skip("prometheus_client is not installed")
+    from prometheus_client import CollectorRegistry
+
+    return CollectorRegistry()
+
+
+def test_requests_and_fallbacks_are_counted_by_device_and_outcome(make_runtime: Make, registry: Any) -> None:
+    npu = fake("npu", simulated=True, run=Failing(2, DeviceLost("gone")))
+    runtime = make_runtime(npu, fake("cpu", kind="cpu"))
+    session = runtime.load(DOUBLE, canary=False)
+    with prometheus.export(runtime, registry):
+        for _ in range(3):
+            session(X)
+        npu_labels = {"program": "double", "device": "npu", "simulated": "true"}
+        cpu_labels = {"program": "double", "device": "cpu", "simulated": "false"}
+        value = registry.get_sample_value
+        assert value("hetero_requests_total", {**npu_labels, "outcome": "ok"}) == 2
+        assert value("hetero_requests_total", {**cpu_labels, "outcome": "ok"}) == 1
+        assert value("hetero_fallbacks_total", {**npu_labels, "outcome": "failed"}) == 1
+        assert value("hetero_run_seconds_count", npu_labels) == 2
+        assert value("hetero_run_seconds_count", cpu_labels) == 1
+        assert value("hetero_wait_seconds_count", {"program": "double"}) == 3
+        spent = sum(record.run_seconds for record in runtime.records if record.device == "npu")
+        assert value("hetero_run_seconds_sum", npu_labels) == pytest.approx(spent)
+
+
+def test_a_request_that_nobody_answered_is_counted_too(make_runtime: Make, registry: Any) -> None:
+    runtime = make_runtime(fake("cpu", kind="cpu", run=raises(DeviceLost("gone"))))
+    session = runtime.load(DOUBLE)
+    with prometheus.export(runtime, registry):
+        with pytest.raises(AllDevicesFailed):
+            session(X)
+        labels = {"program": "double", "device": "none", "simulated": "false", "outcome": "failed"}
+        assert registry.get_sample_value("hetero_requests_total", labels) == 1
+
+
+def test_those_who_wait_are_counted_while_they_wait(make_runtime: Make, registry: Any) -> None:
+    inside, begin = threading.Event(), threading.Event()
+
+    def run(inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
+        inside.set()
+        assert begin.wait(60)
+        return double(inputs, call)
+
+    runtime = make_runtime(fake("cpu", kind="cpu", run=run))
+    session = runtime.load(DOUBLE)
+    with prometheus.export(runtime, registry):
+
+        def waiting() -> float | None:
+            value: float | None = registry.get_sample_value("hetero_waiting_requests", {"program": "double"})
+            return value
+
+        first = session.submit(X)
+        assert inside.wait(60)
+        rest = [session.submit(X) for _ in range(3)]
+        assert waiting() == 3
+        begin.set()
+        for future in (first, *rest):
+            future.result()
+        assert waiting() == 0
+
+
+def test_after_close_nothing_is_counted_and_the_names_are_free(make_runtime: Make, registry: Any) -> None:
+    runtime = make_runtime(fake("cpu", kind="cpu"))
+    session = runtime.load(DOUBLE)
+    exported = prometheus.export(runtime, registry)
+    with pytest.raises(OptionError, match="has metrics of these names already"):
+        prometheus.export(make_runtime(fake("cpu", kind="cpu")), registry)
+    session(X)
+    exported.close()
+    exported.close()
+    session(X)
+    assert list(registry.collect()) == []
+    with prometheus.export(runtime, registry):
+        session(X)
+        labels = {"program": "double", "device": "cpu", "simulated": "false", "outcome": "ok"}
+        assert registry.get_sample_value("hetero_requests_total", labels) == 1
+
+
+def test_a_refused_export_leaves_no_metric_behind(make_runtime: Make, registry: Any) -> None:
+    from prometheus_client import Gauge
+
+    Gauge("hetero_wait_seconds", "Somebody else's.", registry=registry)
+    with pytest.raises(OptionError):
+        prometheus.export(make_runtime(fake("cpu", kind="cpu")), registry)
+    assert [metric.name for metric in registry.collect()] == ["hetero_wait_seconds"]
+
+
+def test_the_registry_keeps_no_runtime_alive(registry: Any, host: hetero.Host) -> None:
+    runtime = hetero.Runtime(backends=[fake("cpu", kind="cpu")], plugins=False, host=host)
+    exported = prometheus.export(runtime, registry)
+    runtime.close()
+    gone = weakref.ref(runtime)
+    del runtime
+    gc.collect()
+    assert gone() is None
+    assert "hetero_waiting_requests" in [metric.name for metric in registry.collect()]
+    exported.close()
+
+
+def test_without_the_library_one_is_told_what_to_install(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(Unavailable) as error:
+        prometheus.export(make_runtime(fake("cpu", kind="cpu")))
+    assert error.value.fix == 'pip install "hetero[prometheus]"'
