@@ -5,6 +5,7 @@ The format of `hetero.toml`, version 1::
     [program]
     format = 1
     name = "denoiser"                # optional; the folder's name by default
+    padding = "zeros"                # optional: how a batch that is not full is filled up: "none", "zeros", "repeat"
 
     [[artifact]]                     # one or more, each a form that some backend can load
     kind = "onnx"                    # "onnx", "rknn", "xclbin", "kernel", or a plugin's own
@@ -146,7 +147,7 @@ class _Manifest:
     def program(self) -> Program:
         self._keys("the top level", self._content, {"program", "artifact", "input", "output", "options"})
         head = self._table("program", self._content.get("program"))
-        self._keys("[program]", head, {"format", "name", "description"})
+        self._keys("[program]", head, {"format", "name", "description", "padding"})
         if head.get("format") != FORMAT:
             raise self._wrong(
                 f"program.format is {head.get('format')!r}, expected {FORMAT}",
@@ -165,10 +166,13 @@ class _Manifest:
         if not outputs:
             raise self._wrong("[[input]] and [[output]] are needed, since no onnx artifact or kernel tells them")
         artifacts = tuple(told.artifacts[0] for told in programs)
+        padding = head.get("padding", "none")
+        if padding not in ("none", "zeros", "repeat"):
+            raise self._wrong(f"program.padding is {padding!r}, expected 'none', 'zeros' or 'repeat'")
         options = self._table("options", self._content.get("options", {}))
         for backend, values in options.items():
             self._table(f"options.{backend}", values)
-        return Program(name, inputs, outputs, artifacts, options=options, source=str(self._folder))
+        return Program(name, inputs, outputs, artifacts, options=options, padding=padding, source=str(self._folder))
 
     def _opened(self, where: str, entry: Mapping[str, Any], name: str) -> Program:
         """One artifact as a program, with inputs and outputs where its kind tells them."""

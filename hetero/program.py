@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hetero.cache import key_of, sha256_of
 from hetero.errors import Unsupported
@@ -65,6 +65,8 @@ class Program:
         outputs: In the order in which results are given.
         artifacts: At least one.
         options: Defaults for backends' options that the program brings along: `{"rknn": {"core_mask": "auto"}}`.
+        padding: How a batch that is not full is filled up for executables that take full ones only: `none`, `zeros`, or
+            `repeat` (the last row).
         source: The path or name it was opened from.
     """
 
@@ -73,6 +75,7 @@ class Program:
     outputs: tuple[TensorSpec, ...]
     artifacts: tuple[Artifact, ...]
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    padding: Literal["none", "zeros", "repeat"] = "none"
     source: str = ""
 
     @cached_property

@@ -21,6 +21,7 @@ from hetero.errors import ClosedError, OptionError, Unavailable
 from hetero.options import check_options
 from hetero.plugins import BrokenPlugin, Plugins
 from hetero.program import Program
+from hetero.scheduler.batching import Batcher, batch_dimension
 from hetero.scheduler.board import Board
 from hetero.scheduler.canary import Canary, make_canary
 from hetero.scheduler.candidate import Candidate, reason_of
@@ -158,6 +159,8 @@ class Runtime:
         explore: float = 0.01,
         canary: bool = True,
         verify: float = 0.0,
+        batch: int | None = None,
+        batch_delay: float = 0.002,
         timeout: float | None = None,
         max_waiting: int = 1024,
         max_waiting_bytes: int = 1 << 30,
@@ -179,6 +182,9 @@ class Runtime:
             canary: Ask each device a small request when it is loaded, and compare with the standby's answer.
             verify: Share of the answers that are compared with the standby's: afterwards and in the background; with 1,
                 each before it is given. A wrong answer sets the device aside.
+            batch: Put requests together, up to so many rows in a launch; as many as the executable takes for the price
+                of one, when not given. Needs a program whose inputs and outputs share a symbolic first dimension.
+            batch_delay: Seconds that a request waits for others to share its launch, at most.
             timeout: Seconds after which a call on a device counts as hung: the device is set aside, the request goes
                 on elsewhere.
             max_waiting: How many requests may wait for a lane.
@@ -198,6 +204,8 @@ class Runtime:
             raise OptionError(f"on_full is {on_full!r}, expected 'wait' or 'raise'")
         if timeout is not None and not timeout > 0:
             raise OptionError(f"timeout is {timeout!r}, expected seconds, more than 0")
+        if (batch is not None and batch < 1) or not batch_delay >= 0:
+            raise OptionError(f"batch is {batch!r} and batch_delay is {batch_delay!r}, expected at least 1 and 0")
         if max_waiting < 1 or max_waiting_bytes < 1:
             raise OptionError("max_waiting and max_waiting_bytes must be at least 1")
         if not 0 <= explore <= 1 or not 0 <= verify <= 1:
@@ -206,6 +214,11 @@ class Runtime:
         if explore and chosen.uses_all:
             chosen = Exploring(chosen, explore)
         program = self.open(source)
+        if batch is not None and batch > 1 and batch_dimension(program) is None:
+            raise OptionError(
+                f"{program.name!r} cannot be batched: inputs and outputs do not share a symbolic first dimension",
+                fix="export it with a dynamic first dimension, or leave batch= out",
+            )
         candidates = self._candidates(program, self._check_backend_names(options or {}), device)
         try:
             if canary and standby and fallback == "allow":
@@ -229,7 +242,8 @@ class Runtime:
             verifier = Verifier(candidates[-1], verify, self._workers)
             for candidate in candidates[:-1]:
                 candidate.verifier = verifier
-        session = Session(self, program, dispatcher, fallback, attempts, chosen.name)
+        batcher = self._batcher(program, dispatcher, batch, batch_delay)
+        session = Session(self, program, dispatcher, batcher, fallback, attempts, chosen.name)
         with self._lock:
             if not self._closed:
                 self._sessions.add(session)
@@ -270,6 +284,12 @@ class Runtime:
 
     def __repr__(self) -> str:
         return f"<hetero.Runtime {' > '.join(device.name for device in self.devices) or 'without devices'}>"
+
+    def _batcher(self, program: Program, dispatcher: Dispatcher, batch: int | None, delay: float) -> Batcher | None:
+        size = batch or max((c.executable.batch for c in dispatcher.candidates if c.executable is not None), default=1)
+        if size == 1 or batch_dimension(program) is None:
+            return None
+        return Batcher(dispatcher, program, size, delay, self.timers)
 
     def _check_open(self) -> None:
         if self._closed:

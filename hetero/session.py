@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hetero.errors import ClosedError, OptionError
 from hetero.explain import CandidateReport, Explanation
 from hetero.program import Program
+from hetero.scheduler.batching import Batcher
 from hetero.scheduler.candidate import Candidate
 from hetero.scheduler.dispatch import Dispatcher, Fallback
 from hetero.scheduler.policy import pick
@@ -67,6 +68,7 @@ class Session:
         runtime: Runtime,
         program: Program,
         dispatcher: Dispatcher,
+        batcher: Batcher | None,
         fallback: Fallback,
         loaded: Sequence[Attempt],
         policy: str,
@@ -76,11 +78,13 @@ class Session:
         self.policy = policy
         self._runtime = runtime
         self._dispatcher = dispatcher
+        self._batcher = batcher
+        self._submit = batcher.submit if batcher is not None else dispatcher.submit
         self._candidates = dispatcher.candidates
         self._loaded = tuple(loaded)
         self._records = runtime.records
         self._clock = dispatcher.board.clock
-        self._plain = fallback == "allow" and dispatcher.timeout is None
+        self._plain = fallback == "allow" and dispatcher.timeout is None and batcher is None
         self._closed = ""
         # A session that is dropped without close() frees its executables too; no call can be running then.
         self._finalizer = weakref.finalize(self, _close_candidates, self._candidates, 0.0)
@@ -138,7 +142,7 @@ class Session:
         Returns:
             A future of what a call would return.
         """
-        return self._dispatcher.submit(self._request(inputs, device, fallback, priority, deadline), _value)
+        return self._submit(self._request(inputs, device, fallback, priority, deadline), _value)
 
     async def arun(
         self,
@@ -169,7 +173,7 @@ class Session:
 
         Args:
             items: For each request the array, a tuple of arrays, or a mapping by name; taken as they are needed.
-            in_flight: How many requests are under way at most; by default two per lane of the session's devices.
+            in_flight: How many requests are under way at most; by default two full launches per lane of its devices.
             ordered: False gives the answers as they are completed.
             device: As for every door.
             fallback: As for every door.
@@ -181,7 +185,8 @@ class Session:
             then cancelled.
         """
         if in_flight is None:
-            in_flight = max(2, 2 * sum(c.executable.lanes for c in self._candidates if c.executable is not None))
+            lanes = sum(c.executable.lanes for c in self._candidates if c.executable is not None)
+            in_flight = max(2, 2 * lanes * (self._batcher.size if self._batcher is not None else 1))
         elif in_flight < 1:
             raise OptionError(f"in_flight is {in_flight}, expected at least 1")
         pending: deque[concurrent.futures.Future[Any]] = deque()
@@ -189,7 +194,7 @@ class Session:
             for item in items:
                 inputs = item if isinstance(item, tuple) else (item,)
                 request = self._request(inputs, device, fallback, priority, deadline)
-                pending.append(self._dispatcher.submit(request, _value))
+                pending.append(self._submit(request, _value))
                 if len(pending) >= in_flight:
                     yield _next(pending, ordered).result()
             while pending:
@@ -238,6 +243,8 @@ class Session:
             return True
         self._closed = "the session is closed"
         self._finalizer.detach()
+        if self._batcher is not None:
+            self._batcher.close(self._closed)
         self._dispatcher.close(self._closed)
         return _close_candidates(self._candidates, timeout)
 
@@ -307,9 +314,9 @@ class Session:
         return outputs, record
 
     def _run(self, request: Request) -> Mapping[str, Array]:
-        if request.deadline is None and self._dispatcher.timeout is None:
+        if request.deadline is None and self._dispatcher.timeout is None and self._batcher is None:
             return self._dispatcher.call(request)
-        outputs: Mapping[str, Array] = self._dispatcher.submit(request, lambda outputs: outputs).result()
+        outputs: Mapping[str, Array] = self._submit(request, lambda outputs: outputs).result()
         return outputs
 
     def _check_open(self) -> None:

@@ -291,7 +291,8 @@ class Dispatcher:
         record.wait_seconds = max(0.0, record.total_seconds - at_work)
         if error is not None:
             record.error = f"{type(error).__name__}: {error}"
-        self._records.add(record)
+        if request.recorded:
+            self._records.add(record)
 
 
 class _Flight:

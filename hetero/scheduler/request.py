@@ -29,6 +29,7 @@ class Request:
         deadline: When the answer stops being of use, on the scheduler's clock; None for never.
         candidates: Where it may run, in order.
         forbid_fallback: Only the first candidate may answer.
+        recorded: Its record goes to the Runtime's; a batch's does not, its members' do.
         owner: The session, kept alive until the request is done.
         tried: Those that have failed it, or were shut out when it came to them.
         failed: Those that have failed it.
@@ -55,6 +56,7 @@ class Request:
         "planned_seconds",
         "priority",
         "record",
+        "recorded",
         "shapes",
         "tried",
         "turned_away",
@@ -71,6 +73,7 @@ class Request:
         deadline: float | None = None,
         forbid_fallback: bool = False,
         owner: object = None,
+        recorded: bool = True,
         ageing: float = 1.0,
     ) -> None:
         self.inputs = inputs
@@ -84,6 +87,7 @@ class Request:
         self.deadline = deadline
         self.forbid_fallback = forbid_fallback
         self.owner = owner
+        self.recorded = recorded
         self.tried: set[Candidate] = set()
         self.failed: set[Candidate] = set()
         self.forced: Candidate | None = None

@@ -1,0 +1,240 @@
+"""Requests of one program put together: one launch for several callers, each of whom gets its own rows back.
+
+A program can be batched when every input and output has the same symbolic first dimension. Requests whose other
+dimensions agree are gathered until a launch is full or the first of them has waited long enough; the batch then goes
+the way of any request. When it fails, each of its requests is tried by itself, so that a bad one spoils no other.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import logging
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from hetero.errors import ClosedError, DeadlineExceeded
+from hetero.program import Program
+from hetero.scheduler.dispatch import Dispatcher, Outputs, RequestFuture
+from hetero.scheduler.request import Request
+from hetero.scheduler.timers import Timer, Timers
+from hetero.telemetry.records import Attempt, Record
+from hetero.tensors import Array
+
+_log = logging.getLogger(__name__)
+
+
+def batch_dimension(program: Program) -> str | None:
+    """The name of the first dimension that all inputs and outputs share; None when the program cannot be batched."""
+    specs = [*program.inputs, *program.outputs]
+    names = {spec.shape[0] if spec.shape else None for spec in specs}
+    name = next(iter(names)) if len(names) == 1 else None
+    # The name must stand nowhere else, or putting rows together would change what a row means.
+    again = any(dim == name for spec in specs for dim in (spec.shape or ())[1:])
+    return name if isinstance(name, str) and program.inputs and not again else None
+
+
+class _Member:
+    """One request in a batch that is being gathered, or under way."""
+
+    def __init__(self, request: Request, give: Callable[[Outputs], Any], leave: Callable[[_Member], None]) -> None:
+        self.request = request
+        self.give = give
+        self.rows = next(iter(request.inputs.values())).shape[0]
+        self.future = RequestFuture(lambda: False, lambda: leave(self))
+        self.timer: Timer | None = None
+        self.ended = False
+
+
+class Batcher:
+    """Gathers the requests of one session.
+
+    Args:
+        dispatcher: Takes the batches.
+        program: Its padding is used for batches that are not full.
+        size: Rows of a full launch.
+        delay: Seconds that the first request of a batch waits for others, at most.
+        timers: Tells when.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, program: Program, size: int, delay: float, timers: Timers) -> None:
+        self.size = size
+        self._dispatcher = dispatcher
+        self._padding = program.padding
+        self._delay = delay
+        self._timers = timers
+        self._clock = dispatcher.board.clock
+        self._lock = threading.Lock()
+        self._open: dict[Hashable, list[_Member]] = {}
+        self._closed = ""
+
+    def submit(self, request: Request, give: Callable[[Outputs], Any]) -> concurrent.futures.Future[Any]:
+        """Put a request into a batch, or on its way alone when it fills a launch by itself.
+
+        Raises:
+            ClosedError: The session is closed.
+        """
+        member = _Member(request, give, self._left)
+        if member.rows >= self.size or member.rows == 0:
+            return self._dispatcher.submit(request, give)
+        key = self._key(request)
+        full: list[_Member] = []
+        with self._lock:
+            if self._closed:
+                raise ClosedError(self._closed)
+            gathered = self._open.setdefault(key, [])
+            if sum(other.rows for other in gathered) + member.rows > self.size:
+                full, gathered = gathered, []
+                self._open[key] = gathered
+            gathered.append(member)
+            first = len(gathered) == 1
+            complete = sum(other.rows for other in gathered) == self.size
+            ready = self._open.pop(key) if complete else []
+        if first and not complete:
+            self._timers.at(self._clock() + self._delay, functools.partial(self._due, key, gathered))
+        if request.deadline is not None:
+            member.timer = self._timers.at(request.deadline, functools.partial(self._too_late, member))
+        for batch in (full, ready):
+            if batch:
+                self._launch(batch)
+        return member.future
+
+    def close(self, reason: str) -> None:
+        """Turn away whoever is still being gathered."""
+        with self._lock:
+            self._closed = reason
+            waiting = [member for gathered in self._open.values() for member in gathered]
+            self._open.clear()
+        for member in waiting:
+            self._fail(member, ClosedError(reason))
+
+    def _key(self, request: Request) -> Hashable:
+        shapes = tuple([shape[1:] for shape in request.shapes])
+        return shapes, request.candidates, request.forbid_fallback, request.priority
+
+    def _due(self, key: Hashable, gathered: list[_Member]) -> None:
+        with self._lock:
+            if self._open.get(key) is not gathered:
+                return
+            del self._open[key]
+        self._launch(gathered)
+
+    def _left(self, member: _Member) -> None:
+        """A future was cancelled before its batch was launched."""
+        self._take_out(member)
+        self._end(member, (), concurrent.futures.CancelledError())
+
+    def _take_out(self, member: _Member) -> None:
+        with self._lock:
+            for key, gathered in self._open.items():
+                if member in gathered:
+                    gathered.remove(member)
+                    if not gathered:
+                        del self._open[key]
+                    return
+
+    def _launch(self, gathered: list[_Member]) -> None:
+        members = [member for member in gathered if member.future.set_running_or_notify_cancel()]
+        if not members:
+            return
+        first = members[0].request
+        joined = {name: np.concatenate([m.request.inputs[name] for m in members]) for name in first.inputs}
+        if self._padding != "none":
+            joined = {name: _padded(array, self.size, self._padding) for name, array in joined.items()}
+        batch = Request(
+            joined,
+            Record(first.record.program),
+            first.candidates,
+            arrived=self._clock(),
+            priority=first.priority,
+            forbid_fallback=first.forbid_fallback,
+            owner=first.owner,
+            recorded=False,
+        )
+        try:
+            future = self._dispatcher.submit(batch, dict)
+        except Exception as error:
+            for member in members:
+                self._fail(member, error)
+        else:
+            future.add_done_callback(functools.partial(self._answered, members, batch))
+
+    def _answered(self, members: list[_Member], batch: Request, future: concurrent.futures.Future[Outputs]) -> None:
+        error = future.exception()
+        attempts = batch.record.attempts
+        if error is not None:
+            if len(members) == 1 or isinstance(error, ClosedError):
+                for member in members:
+                    self._fail(member, error, attempts)
+                return
+            _log.info("a batch of %d failed (%s); its requests are tried one by one", len(members), error)
+            for member in members:
+                self._alone(member)
+            return
+        outputs = future.result()
+        row = 0
+        for member in members:
+            # A copy, so that one caller who keeps its rows does not keep everybody's.
+            own = {name: array[row : row + member.rows].copy() for name, array in outputs.items()}
+            row += member.rows
+            if self._end(member, attempts, None):
+                member.future.set_result(member.give(own))
+
+    def _alone(self, member: _Member) -> None:
+        """Send one request of a failed batch on its way by itself; its record and deadline are then its own."""
+        with self._lock:
+            if member.ended:
+                return
+            member.ended = True
+        if member.timer is not None:
+            member.timer.cancel()
+
+        def copy(future: concurrent.futures.Future[Any]) -> None:
+            error = future.exception()
+            if error is not None:
+                member.future.set_exception(error)
+            else:
+                member.future.set_result(future.result())
+
+        try:
+            self._dispatcher.submit(member.request, member.give).add_done_callback(copy)
+        except Exception as error:
+            member.future.set_exception(error)
+
+    def _too_late(self, member: _Member) -> None:
+        request = member.request
+        error = DeadlineExceeded(
+            f"{request.record.program!r}: no answer within {(request.deadline or 0) - request.arrived:g} s",
+            fix="allow more time, a shorter batch_delay, or add a faster device",
+        )
+        self._take_out(member)
+        self._fail(member, error)
+
+    def _fail(self, member: _Member, error: BaseException, attempts: Sequence[Attempt] = ()) -> None:
+        if not self._end(member, attempts, error):
+            return
+        if member.future.running() or member.future.set_running_or_notify_cancel():
+            member.future.set_exception(error)
+
+    def _end(self, member: _Member, attempts: Sequence[Attempt], error: BaseException | None) -> bool:
+        """Close a member's record, once: what its batch went through, it went through."""
+        with self._lock:
+            if member.ended:
+                return False
+            member.ended = True
+        if member.timer is not None:
+            member.timer.cancel()
+        member.request.record.attempts.extend(attempts)
+        self._dispatcher.finish(member.request, error)
+        return True
+
+
+def _padded(array: Array, size: int, padding: str) -> Array:
+    missing = size - array.shape[0]
+    if missing <= 0:
+        return array
+    rows = np.zeros_like(array[:1]) if padding == "zeros" else array[-1:]
+    return np.concatenate([array, np.repeat(rows, missing, axis=0)])
