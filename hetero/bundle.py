@@ -5,6 +5,7 @@ The format of `hetero.toml`, version 1::
     [program]
     format = 1
     name = "denoiser"                # optional; the folder's name by default
+    tolerance = 0.02                 # optional: by how much devices may differ, as a share of the largest number
     padding = "zeros"                # optional: how a batch that is not full is filled up: "none", "zeros", "repeat"
 
     [[artifact]]                     # one or more, each a form that some backend can load
@@ -147,7 +148,7 @@ class _Manifest:
     def program(self) -> Program:
         self._keys("the top level", self._content, {"program", "artifact", "input", "output", "options"})
         head = self._table("program", self._content.get("program"))
-        self._keys("[program]", head, {"format", "name", "description", "padding"})
+        self._keys("[program]", head, {"format", "name", "description", "padding", "tolerance"})
         if head.get("format") != FORMAT:
             raise self._wrong(
                 f"program.format is {head.get('format')!r}, expected {FORMAT}",
@@ -169,10 +170,22 @@ class _Manifest:
         padding = head.get("padding", "none")
         if padding not in ("none", "zeros", "repeat"):
             raise self._wrong(f"program.padding is {padding!r}, expected 'none', 'zeros' or 'repeat'")
+        tolerance = head.get("tolerance")
+        if tolerance is not None and (type(tolerance) not in (int, float) or not tolerance > 0):
+            raise self._wrong(f"program.tolerance is {tolerance!r}, expected a number above 0")
         options = self._table("options", self._content.get("options", {}))
         for backend, values in options.items():
             self._table(f"options.{backend}", values)
-        return Program(name, inputs, outputs, artifacts, options=options, padding=padding, source=str(self._folder))
+        return Program(
+            name,
+            inputs,
+            outputs,
+            artifacts,
+            options=options,
+            padding=padding,
+            tolerance=tolerance,
+            source=str(self._folder),
+        )
 
     def _opened(self, where: str, entry: Mapping[str, Any], name: str) -> Program:
         """One artifact as a program, with inputs and outputs where its kind tells them."""

@@ -21,6 +21,7 @@ class CandidateReport:
         state: `ready`, `not loaded` (not needed so far), `unsupported`, `failed`, `set aside` or `unavailable`.
         reason: Why it is not used.
         load_seconds: What loading took, measured; None when it was not loaded at `Runtime.load`.
+        run_seconds: What a run takes as a rule: the median for the last shapes; None before there are two.
         answered: How many of the kept records it answered.
         simulated: The device is a simulator.
         details: What the backend decided at load.
@@ -30,6 +31,7 @@ class CandidateReport:
     state: str
     reason: str
     load_seconds: float | None
+    run_seconds: float | None
     answered: int
     simulated: bool
     details: Mapping[str, Any]
@@ -41,7 +43,16 @@ class CandidateReport:
         state = over.outcome if over else "ready" if candidate.ready else "not loaded"
         details = dict(candidate.executable.details) if candidate.executable is not None else {}
         seconds = load.seconds if load and load.outcome == "ok" else None
-        return cls(candidate.name, state, over.reason if over else "", seconds, answered, candidate.simulated, details)
+        return cls(
+            candidate.name,
+            state,
+            over.reason if over else "",
+            seconds,
+            candidate.typical.median if candidate.typical else None,
+            answered,
+            candidate.simulated,
+            details,
+        )
 
     def __str__(self) -> str:
         name = f"{self.device} (simulated)" if self.simulated else self.device
@@ -50,6 +61,8 @@ class CandidateReport:
             parts.append(self.reason)
         if self.load_seconds is not None:
             parts.append(f"loaded in {self.load_seconds * 1e3:.0f} ms")
+        if self.run_seconds is not None:
+            parts.append(f"a run takes {self.run_seconds * 1e3:.3g} ms")
         if self.answered:
             parts.append(f"answered {self.answered}")
         if self.details:

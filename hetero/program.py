@@ -67,6 +67,8 @@ class Program:
         options: Defaults for backends' options that the program brings along: `{"rknn": {"core_mask": "auto"}}`.
         padding: How a batch that is not full is filled up for executables that take full ones only: `none`, `zeros`, or
             `repeat` (the last row).
+        tolerance: How far a device's answer may be from the reference's and still count as right, as a share of the
+            largest number in the output; None for the usual.
         source: The path or name it was opened from.
     """
 
@@ -76,6 +78,7 @@ class Program:
     artifacts: tuple[Artifact, ...]
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     padding: Literal["none", "zeros", "repeat"] = "none"
+    tolerance: float | None = None
     source: str = ""
 
     @cached_property

@@ -23,7 +23,7 @@ from hetero.plugins import BrokenPlugin, Plugins
 from hetero.program import Program
 from hetero.scheduler.batching import Batcher, batch_dimension
 from hetero.scheduler.board import Board
-from hetero.scheduler.canary import Canary, make_canary
+from hetero.scheduler.canary import TOLERANCE, Canary, make_canary
 from hetero.scheduler.candidate import Candidate, reason_of
 from hetero.scheduler.costs import CostModel
 from hetero.scheduler.dispatch import Dispatcher, Fallback, Limits, load_first
@@ -155,6 +155,7 @@ class Runtime:
         fallback: Fallback = "allow",
         options: Options | None = None,
         standby: bool = True,
+        warm_start: bool = False,
         policy: str | Policy = "chain",
         explore: float = 0.01,
         canary: bool = True,
@@ -175,6 +176,8 @@ class Runtime:
             options: Options by backend, over those of the Runtime and of the bundle.
             standby: Load the program on the last candidate (the CPU, as a rule) too, so that a failing device costs no
                 load in the middle of a run.
+            warm_start: Return as soon as the last candidate is ready and let it answer while the others load, which an
+                accelerator that compiles may take minutes for.
             policy: `chain`: the first healthy device with a lane, spilling to the next where that is expected to be
                 quicker than waiting; `fastest`: the earliest expected finish; `throughput`: whoever is free;
                 `efficiency`: the least energy within the deadline; a plugin's own by its name; or an object.
@@ -225,10 +228,14 @@ class Runtime:
                 ask = _canary_source(program, candidates[-1])
                 for candidate in candidates[:-1]:
                     candidate.canary = ask
-            attempts = load_first(program.name, candidates, fallback)
+            if warm_start and fallback == "allow" and candidates[-1].load() and candidates[-1].ready:
+                attempts = [candidates[-1].attempt("load", "ok")]
+            else:
+                warm_start = False
+                attempts = load_first(program.name, candidates, fallback)
             if standby and fallback == "allow":
                 candidates[-1].load()
-            if chosen.uses_all and fallback == "allow":
+            if chosen.uses_all and fallback == "allow" and not warm_start:
                 for candidate in candidates:
                     candidate.load()
         except BaseException:
@@ -239,7 +246,7 @@ class Runtime:
         board = Board(chosen, max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes, clock=self._clock)
         dispatcher = Dispatcher(candidates, board, self._workers, self.timers, self.records, limits)
         if verify and candidates[-1].ready and len(candidates) > 1:
-            verifier = Verifier(candidates[-1], verify, self._workers)
+            verifier = Verifier(candidates[-1], verify, self._workers, program.tolerance or TOLERANCE)
             for candidate in candidates[:-1]:
                 candidate.verifier = verifier
         batcher = self._batcher(program, dispatcher, batch, batch_delay)
@@ -247,6 +254,8 @@ class Runtime:
         with self._lock:
             if not self._closed:
                 self._sessions.add(session)
+                if warm_start:
+                    self._workers.do(functools.partial(dispatcher.load_rest, chosen.uses_all))
                 return session
         session.close()
         raise self._closed_error()

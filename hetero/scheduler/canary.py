@@ -57,7 +57,7 @@ def make_canary(program: Program, reference: Answers) -> Canary | None:
     if inputs is None:
         return None
     try:
-        return Canary(inputs, dict(reference.answer(inputs)))
+        return Canary(inputs, dict(reference.answer(inputs)), program.tolerance or TOLERANCE)
     except Exception as error:
         _log.info("%s: no canary, the reference fails on it: %s", program.name, error)
         return None

@@ -306,6 +306,11 @@ class Candidate:
             return self.attempt("run", "set aside", f"failed earlier: {self.breaker.reason}")
         return None
 
+    @property
+    def typical(self) -> Cost | None:
+        """What runs of the last shapes have cost; None before the first."""
+        return self._last[1] if self._last is not None else None
+
     def runs(self, request: Request) -> int:
         """How many runs of the request's shapes were seen here."""
         cost = self._costs.cost(Key(*self._cost_key, request.shapes))

@@ -206,6 +206,19 @@ class Dispatcher:
             assert request.turned_away is not None
             request.turned_away(ClosedError(reason))
 
+    def load_rest(self, every: bool) -> None:
+        """Load, in a worker, what a warm start has left out: the first candidate that takes the program, or all."""
+        for candidate in self.candidates[:-1]:
+            try:
+                candidate.load()
+            except Exception as error:
+                _log.warning("%s: loading failed: %s", candidate.name, error)
+                continue
+            if candidate.usable:
+                self.board.changed(candidate)
+                if not every:
+                    return
+
     def check_health(self) -> None:
         """Send a canary to each candidate whose pause is over."""
         for candidate in self.candidates:

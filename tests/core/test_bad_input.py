@@ -182,6 +182,8 @@ BUNDLES: dict[str, Case] = {
     "unknown top-level key": bundle("artifcat = 1\n" + HEAD, errors.BundleError, "did you mean 'artifact'"),
     "unknown program key": bundle(HEAD + "nmae = 'x'\n", errors.BundleError, "did you mean 'name'"),
     "name is a number": bundle(HEAD + "name = 3\n" + ART, errors.BundleError, "program.name is 3"),
+    "negative tolerance": bundle(HEAD + "tolerance = -1\n" + ART, errors.BundleError, "tolerance is -1"),
+    "unknown padding": bundle(HEAD + "padding = 'ones'\n" + ART, errors.BundleError, "padding is 'ones'"),
     "no artifacts": bundle(HEAD, errors.BundleError, "no [[artifact]]"),
     "artifact is one table": bundle(HEAD + '[artifact]\nkind="onnx"', errors.BundleError, "write [[artifact]]"),
     "artifact without kind": bundle(HEAD + '[[artifact]]\npath="m.onnx"', errors.BundleError, "kind is missing"),

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -368,3 +369,54 @@ def test_what_cannot_be_checked_is_not_held_against_the_device(make_runtime: Mak
 def test_shares_and_limits_out_of_range_are_refused(make_runtime: Make, wrong: dict[str, Any]) -> None:
     with pytest.raises(errors.OptionError):
         make_runtime(fake("n")).load(DOUBLE, **wrong)
+
+
+def test_a_warm_start_answers_on_the_standby_while_the_accelerator_loads(make_runtime: Make) -> None:
+    loading, go = threading.Event(), threading.Event()
+
+    def compile_for_long() -> None:
+        loading.set()
+        assert go.wait(20)
+
+    runtime = make_runtime(fake("n", load=compile_for_long), fake("c", kind="cpu"))
+    session = runtime.load(DOUBLE, warm_start=True)
+    assert loading.wait(20)
+    assert session.run(X).record.device == "c"
+    go.set()
+    runtime._workers.close(20)
+    assert session.run(X).record.device == "n"
+
+
+def test_a_warm_start_whose_accelerator_fails_to_load_stays_where_it_is(make_runtime: Make) -> None:
+    runtime = make_runtime(fake("n", load=raises(errors.ExecutionError("no firmware"))), fake("c", kind="cpu"))
+    session = runtime.load(DOUBLE, warm_start=True)
+    runtime._workers.close(20)
+    assert session.run(X).record.device == "c"
+    assert "no firmware" in str(session.explain())
+
+
+def test_a_program_says_how_far_answers_may_differ(make_runtime: Make) -> None:
+    rough = fake("n", run=times(2.2))
+    strict = make_runtime(rough, fake("c", kind="cpu")).load(DOUBLE)
+    assert strict.device == "c"
+    tolerant = make_runtime(rough, fake("c", kind="cpu")).load(replace(DOUBLE, tolerance=0.2))
+    assert tolerant.device == "n"
+
+
+def test_what_a_run_takes_is_told(make_runtime: Make) -> None:
+    session = make_runtime(fake("n")).load(DOUBLE)
+    for _ in range(3):
+        session(X)
+    assert (session.explain().candidates[0].run_seconds or 0) > 0
+    assert "a run takes" in str(session.explain())
+
+
+def test_costs_are_kept_for_the_next_runtime(make_runtime: Make, host: hetero.Host) -> None:
+    first = make_runtime(fake("n"))
+    session = first.load(DOUBLE)
+    for _ in range(3):
+        session(X)
+    first.close()
+    again = make_runtime(fake("n"))
+    assert (host.cache / "costs.json").is_file()
+    assert [cost.runs for _, cost in again._costs] == [3]
