@@ -14,7 +14,7 @@ import click
 
 from hetero.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, report
 
-_COMMANDS = ("devices", "doctor", "run", "bench", "transcribe", "trace", "models", "cache")
+_COMMANDS = ("devices", "doctor", "run", "bench", "transcribe", "trace", "models", "cache", "plugins")
 
 _EXIT_CODES = """
 \b

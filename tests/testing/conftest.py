@@ -1,0 +1,13 @@
+"""What the tests of skeleton and tutorial share."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.testing.environment import Environment, fresh_environment
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """A fresh environment with hetero's wheel."""
+    return fresh_environment(tmp_path_factory.mktemp("environment"))
