@@ -221,23 +221,24 @@ def _rows(
 ) -> tuple[list[Row], list[int]]:
     """The rows, and for each span the index of its row; spans in one row never overlap."""
     order = sorted(range(len(drawn)), key=lambda place: (drawn[place][3], drawn[place][4]))
-    free_at: dict[tuple[str, str], list[float]] = {}
+    parts: dict[tuple[str, str], list[tuple[float, str]]] = {}
     placed: dict[int, tuple[str, str, int]] = {}
     for place in order:
-        device, attempt, _, start, end = drawn[place]
+        device, attempt, record, start, end = drawn[place]
         lane = "loads" if attempt.stage == "load" else f"lane {'?' if attempt.lane is None else attempt.lane}"
-        ends = free_at.setdefault((device, lane), [])
-        part = next((part for part, free in enumerate(ends) if free <= start), len(ends))
-        if part == len(ends):
-            ends.append(end)
-        ends[part] = end
+        mine = parts.setdefault((device, lane), [])
+        free = [part for part, (busy_until, _) in enumerate(mine) if busy_until <= start]
+        # A program stays in its row as long as it can: two that overlap change places else.
+        same = [part for part in free if mine[part][1] == record.program]
+        part = (same or free or [len(mine)])[0]
+        mine[part : part + 1] = [(end, record.program)]
         placed[place] = (device, lane, part)
     keys: list[tuple[str, str, int]] = []
     rows: list[Row] = []
     for device in devices:
-        mine = sorted({key for key in placed.values() if key[0] == device}, key=_by_lane) or [(device, "not used", 0)]
-        keys += mine
-        rows += [Row(device, lane + (f" ({part + 1})" if part else ""), simulated[device]) for _, lane, part in mine]
+        used = sorted({key for key in placed.values() if key[0] == device}, key=_by_lane) or [(device, "not used", 0)]
+        keys += used
+        rows += [Row(device, lane + (f" ({part + 1})" if part else ""), simulated[device]) for _, lane, part in used]
     index = {key: place for place, key in enumerate(keys)}
     return rows, [index[placed[place]] for place in range(len(drawn))]
 
