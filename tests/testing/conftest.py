@@ -7,7 +7,7 @@ import pytest
 from tests.testing.environment import Environment, fresh_environment
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """A fresh environment with hetero's wheel."""
+    """A fresh environment with hetero's wheel, for one module: what a test installs there is seen by no other."""
     return fresh_environment(tmp_path_factory.mktemp("environment"))
