@@ -92,7 +92,11 @@ class Board:
                 )
             self._check_open()
             assignment = self._assign(request)
-            if assignment is None:
+            stranded = [request] if assignment is None and self._hopeless(request) else []
+            ready: list[tuple[Request, Assignment]] = []
+            if stranded:
+                self._unplan(request)
+            elif assignment is None:
                 bisect.insort(self._queues.setdefault(request.planned, []), request)
                 self.waiting += 1
                 self._bytes += nbytes
@@ -102,7 +106,7 @@ class Board:
                 ]
             else:
                 ready = [(request, assignment)]
-        _tell(ready)
+        _tell(ready, stranded)
 
     def leave(self, request: Request) -> bool:
         """Take a request out of the queue.
@@ -128,11 +132,15 @@ class Board:
 
     def changed(self, candidate: Candidate) -> None:
         """A candidate became usable, or is no longer: plan anew for those who wait."""
+        stranded: list[Request] = []
         with self._room:
             waiting = sorted(request for queue in self._queues.values() for request in queue)
             self._queues.clear()
             for request in waiting:
                 self._unplan(request)
+                if candidate.usable and candidate not in request.failed:
+                    # It was passed over when the request came; now it may have it.
+                    request.tried.discard(candidate)
             ready: list[tuple[Request, Assignment]] = []
             for request in waiting:
                 assignment = self._assign(request)
@@ -140,10 +148,15 @@ class Board:
                     self.waiting -= 1
                     self._bytes -= request.nbytes
                     ready.append((request, assignment))
+                elif self._hopeless(request):
+                    self.waiting -= 1
+                    self._bytes -= request.nbytes
+                    self._unplan(request)
+                    stranded.append(request)
                 else:
                     bisect.insort(self._queues.setdefault(request.planned, []), request)
             self._room.notify_all()
-        _tell(ready)
+        _tell(ready, stranded)
 
     def close(self, reason: str) -> list[Request]:
         """Turn everybody away.
@@ -172,6 +185,10 @@ class Board:
             request.planned_seconds = chosen.expected(request) or 0.0
             chosen.backlog += request.planned_seconds
         return None
+
+    def _hopeless(self, request: Request) -> bool:
+        """Nobody is left whose lane it could get."""
+        return request.forced is not None or not any(c.usable and c not in request.tried for c in request.candidates)
 
     def _serve(self, candidate: Candidate) -> list[tuple[Request, Assignment]]:
         ready: list[tuple[Request, Assignment]] = []
@@ -236,8 +253,11 @@ class Board:
             raise ClosedError(self._closed)
 
 
-def _tell(ready: Sequence[tuple[Request, Assignment]]) -> None:
+def _tell(ready: Sequence[tuple[Request, Assignment]], stranded: Sequence[Request] = ()) -> None:
     # Outside the lock: what is told may come back to the board.
+    for request in stranded:
+        assert request.stranded is not None
+        request.stranded()
     for request, (candidate, call) in ready:
         assert request.assigned is not None
         request.assigned(candidate, call)

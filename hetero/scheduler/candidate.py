@@ -65,6 +65,7 @@ class Candidate:
         canary: Gives what it has to answer before it is trusted; None when there is nothing to ask.
         verifier: Checks answers at run time; None when they are not checked.
         give_back: Makes a lane free again and tells whoever waits for one.
+        shut: Called when the device was set aside.
         free: Calls whose lane is free.
         backlog: Seconds of work that is planned for it and waits.
     """
@@ -93,6 +94,7 @@ class Candidate:
         self.passed_over: Attempt | None = None
         self.verifier: Verifier | None = None
         self.free: deque[Call] = deque()
+        self.shut: Callable[[], None] = lambda: None
         self.give_back: Callable[[Call], None] = self.free.append
         self.backlog = 0.0
         self.breaker = breaker or Breaker(clock=clock)
@@ -273,6 +275,7 @@ class Candidate:
         _log.warning("%s", attempt)
         if self.breaker.failed(error, attempt.reason):
             _log.warning("%s is set aside; it is tried again in %.1f s", self.name, self.breaker.retry_in)
+            self.shut()
 
     def answer(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """One answer outside of any request, on a lane of its own, which is waited for. Raises what the run raised."""
@@ -297,6 +300,7 @@ class Candidate:
         """Set the device aside for a wrong answer that was found after it had been given."""
         if self.breaker.failed(error, reason_of(error)):
             _log.warning("%s is set aside; it is tried again in %.1f s", self.name, self.breaker.retry_in)
+            self.shut()
 
     def shut_out(self) -> Attempt | None:
         """Why a request does not come here now, as its record shows it; None when it may."""

@@ -125,6 +125,7 @@ class Dispatcher:
         self._limits = limits
         for candidate in self.candidates:
             candidate.give_back = functools.partial(board.give_back, candidate)
+            candidate.shut = functools.partial(self._shut, candidate)
         self._first_is_best = board.policy.prefers_first or len(candidates) == 1
 
     def call_first(self, inputs: Outputs, record: Record) -> Outputs | None:
@@ -170,8 +171,11 @@ class Dispatcher:
             while True:
                 self.prepare(request)
                 waiting = time.perf_counter()
-                candidate, call = self.board.take(request) or self._wait_here(request)
+                taken = self.board.take(request) or self._wait_here(request)
                 record.wait_seconds += time.perf_counter() - waiting
+                if taken is None:
+                    continue
+                candidate, call = taken
                 try:
                     outputs = candidate.run(request.inputs, call, record.attempts)
                 finally:
@@ -256,8 +260,6 @@ class Dispatcher:
         request.tried.add(candidate)
         request.failed.add(candidate)
         request.forced = None
-        if not candidate.usable:
-            self.board.changed(candidate)
         if request.forbid_fallback:
             raise self.nobody_left(request)
 
@@ -273,12 +275,15 @@ class Dispatcher:
 
     def enter(self, request: Request) -> None:
         """Have a request wait for its lane."""
-        self.board.enter(request, None if self._limits.on_full == "wait" else 0, again=bool(request.failed))
+        again, request.admitted = request.admitted or bool(request.failed), True
+        self.board.enter(request, None if self._limits.on_full == "wait" else 0, again=again)
 
-    def _wait_here(self, request: Request) -> Assignment:
-        lane: queue.SimpleQueue[Assignment | Exception] = queue.SimpleQueue()
+    def _wait_here(self, request: Request) -> Assignment | None:
+        """Wait for a lane; None when nobody is left to wait for, and it has to be seen who can take the request now."""
+        lane: queue.SimpleQueue[Assignment | Exception | None] = queue.SimpleQueue()
         request.assigned = lambda candidate, call: lane.put((candidate, call))
         request.turned_away = lane.put
+        request.stranded = lambda: lane.put(None)
         self.enter(request)
         given = lane.get()
         if isinstance(given, Exception):
@@ -290,6 +295,16 @@ class Dispatcher:
         if candidate.usable:
             _log.warning("%s has recovered", candidate.name)
             self.board.changed(candidate)
+        else:
+            self._ask_again(candidate)
+
+    def _shut(self, candidate: Candidate) -> None:
+        self.board.changed(candidate)
+        self._ask_again(candidate)
+
+    def _ask_again(self, candidate: Candidate) -> None:
+        """Send a canary when the pause is over, whether or not requests come by then."""
+        self._timers.at(self.board.clock() + candidate.breaker.retry_in, self.check_health)
 
     @property
     def timeout(self) -> float | None:
@@ -327,6 +342,7 @@ class _Flight:
         self._timer: Timer | None = None
         request.assigned = lambda candidate, call: workers.do(functools.partial(self._run, candidate, call))
         request.turned_away = self._finish
+        request.stranded = lambda: workers.do(self.seek)
         self._deadline = None if request.deadline is None else timers.at(request.deadline, self._too_late)
 
     def seek(self) -> None:

@@ -31,16 +31,19 @@ class Request:
         forbid_fallback: Only the first candidate may answer.
         recorded: Its record goes to the Runtime's; a batch's does not, its members' do.
         owner: The session, kept alive until the request is done.
+        admitted: It has been let into the queue before, and needs no room again.
         tried: Those that have failed it, or were shut out when it came to them.
         failed: Those that have failed it.
         forced: One that is to be asked though it is shut out, nobody else being left.
         planned: The candidate for which it waits; None when any will do.
         planned_seconds: What it is expected to take there.
         assigned: Called once with a candidate and a lane when its turn has come.
+        stranded: Called instead when nobody is left for whom it could wait.
         turned_away: Called instead, with the error, when the session is closed meanwhile.
     """
 
     __slots__ = (
+        "admitted",
         "arrived",
         "assigned",
         "candidates",
@@ -58,6 +61,7 @@ class Request:
         "record",
         "recorded",
         "shapes",
+        "stranded",
         "tried",
         "turned_away",
     )
@@ -89,11 +93,13 @@ class Request:
         self.owner = owner
         self.recorded = recorded
         self.tried: set[Candidate] = set()
+        self.admitted = False
         self.failed: set[Candidate] = set()
         self.forced: Candidate | None = None
         self.planned: Candidate | None = None
         self.planned_seconds = 0.0
         self.assigned: Callable[[Candidate, Call], Any] | None = None
+        self.stranded: Callable[[], Any] | None = None
         self.turned_away: Callable[[Exception], Any] | None = None
         # Waiting raises every request's standing at the same pace, so the order of two never changes.
         self.order = arrived - priority * ageing

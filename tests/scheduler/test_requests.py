@@ -420,3 +420,60 @@ def test_costs_are_kept_for_the_next_runtime(make_runtime: Make, host: hetero.Ho
     again = make_runtime(fake("n"))
     assert (host.cache / "costs.json").is_file()
     assert [cost.runs for _, cost in again._costs] == [3]
+
+
+def test_a_waiting_request_may_use_a_device_that_recovers_meanwhile(make_runtime: Make, clock: Clock) -> None:
+    gate, broken = Gate(), threading.Event()
+    broken.set()
+
+    def flaky(inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
+        if broken.is_set():
+            raise errors.DeviceLost("reset")
+        return double(inputs, call)
+
+    runtime = make_runtime(fake("n", run=flaky), fake("c", kind="cpu", run=gate), clock=clock)
+    session = runtime.load(DOUBLE, canary=False)
+    first = session.submit(number(1))
+    gate.wait_inside()  # on the CPU, the device having failed it
+    second = session.submit(number(2))
+    broken.clear()
+    clock.now += 1.0
+    runtime.timers.run_due()
+    assert second.result(20)[0] == 4, "it does not wait for the CPU any longer"
+    gate.release.set()
+    assert first.result(20)[0] == 2
+
+
+def test_recovery_needs_no_further_request(make_runtime: Make, clock: Clock) -> None:
+    broken = threading.Event()
+    broken.set()
+
+    def flaky(inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
+        if broken.is_set():
+            raise errors.DeviceLost("reset")
+        return double(inputs, call)
+
+    runtime = make_runtime(fake("n", run=flaky), fake("c", kind="cpu"), clock=clock)
+    session = runtime.load(DOUBLE, canary=False)
+    session(X)
+    assert session.device == "c"
+    broken.clear()
+    clock.now += 1.0
+    runtime.timers.run_due()
+    runtime._workers.close(20)
+    assert session.device == "n"
+
+
+def test_those_who_wait_are_told_when_the_last_device_hangs(make_runtime: Make, clock: Clock) -> None:
+    gate = Gate()
+    runtime = make_runtime(fake("n", run=gate), clock=clock)
+    session = runtime.load(DOUBLE, timeout=2.0)
+    hung = session.submit(number(1))
+    gate.wait_inside()
+    waiting = session.submit(number(2))
+    clock.now += 2.1
+    runtime.timers.run_due()
+    for future in (hung, waiting):
+        with pytest.raises(errors.AllDevicesFailed):
+            future.result(20)
+    gate.release.set()

@@ -35,7 +35,9 @@ class TestReference(BackendConformance):
 
 @pytest.fixture(scope="module")
 def environ(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    return {**os.environ, "PYTHONPATH": PATH, "HETERO_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
+    # Options that were meant for this run of pytest are not meant for those that it starts.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    return {**kept, "PYTHONPATH": PATH, "HETERO_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
 
 
 @pytest.fixture(scope="module")
