@@ -96,12 +96,14 @@ class Cost:
             self._refresh()
 
     def _refresh(self) -> None:
-        self.median = statistics.median(self._last)
-        self.spread = statistics.median(abs(value - self.median) for value in self._last)
+        # A copy: other lanes add their runs meanwhile.
+        last = list(self._last)
+        self.median = statistics.median(last)
+        self.spread = statistics.median(abs(value - self.median) for value in last)
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored."""
-        return {"runs": self.runs, "first": self.first, "last": [round(value, 9) for value in self._last]}
+        return {"runs": self.runs, "first": self.first, "last": [round(value, 9) for value in list(self._last)]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cost:
