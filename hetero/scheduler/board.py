@@ -138,6 +138,8 @@ class Board:
             self._queues.clear()
             for request in waiting:
                 self._unplan(request)
+                # Whoever was to be asked for want of a better one may have hung meanwhile, or have company.
+                request.forced = None
                 if candidate.usable and candidate not in request.failed:
                     # It was passed over when the request came; now it may have it.
                     request.tried.discard(candidate)
@@ -188,11 +190,11 @@ class Board:
 
     def _hopeless(self, request: Request) -> bool:
         """Nobody is left whose lane it could get."""
-        return request.forced is not None or not any(c.usable and c not in request.tried for c in request.candidates)
+        return request.forced is None and not any(c.usable and c not in request.tried for c in request.candidates)
 
     def _serve(self, candidate: Candidate) -> list[tuple[Request, Assignment]]:
         ready: list[tuple[Request, Assignment]] = []
-        while candidate.free and candidate.usable:
+        while candidate.free:
             found = self._next_for(candidate) or self._help_out(candidate)
             if found is None:
                 break
@@ -207,16 +209,14 @@ class Board:
         best: tuple[list[Request], int] | None = None
         for key in (candidate, None):
             queue = self._queues.get(key, [])
-            place = next(
-                (i for i, r in enumerate(queue) if candidate in r.candidates and candidate not in r.tried), None
-            )
+            place = next((i for i, request in enumerate(queue) if _may_take(candidate, request)), None)
             if place is not None and (best is None or queue[place] < best[0][best[1]]):
                 best = queue, place
         return best
 
     def _help_out(self, candidate: Candidate) -> tuple[list[Request], int] | None:
         """A request planned for another candidate that this one would finish sooner."""
-        if not self.policy.helps_out:
+        if not self.policy.helps_out or not candidate.usable:
             return None
         now = self.clock()
         for other, queue in self._queues.items():
@@ -251,6 +251,12 @@ class Board:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(self._closed)
+
+
+def _may_take(candidate: Candidate, request: Request) -> bool:
+    if request.forced is not None:
+        return request.forced is candidate
+    return candidate.usable and candidate in request.candidates and candidate not in request.tried
 
 
 def _tell(ready: Sequence[tuple[Request, Assignment]], stranded: Sequence[Request] = ()) -> None:

@@ -250,7 +250,7 @@ class Dispatcher:
                 request.record.attempts.append(reason)
         # Rather the last device standing, though it failed a moment ago, than no answer; a hung one would take longer.
         for candidate in request.candidates:
-            if candidate not in request.failed and candidate.ready and not candidate.breaker.hung and candidate.free:
+            if candidate not in request.failed and candidate.ready and not candidate.breaker.hung:
                 request.forced = candidate
                 return
         raise self.nobody_left(request)

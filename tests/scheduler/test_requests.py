@@ -477,3 +477,23 @@ def test_those_who_wait_are_told_when_the_last_device_hangs(make_runtime: Make, 
         with pytest.raises(errors.AllDevicesFailed):
             future.result(20)
     gate.release.set()
+
+
+def test_those_who_wait_for_the_only_device_are_still_asked_of_it_after_a_failure(make_runtime: Make) -> None:
+    gate = Gate()
+
+    def run(inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
+        answer = gate(inputs, call)
+        if inputs["x"][0] == 0:
+            raise errors.DeviceLost("reset")
+        return answer
+
+    runtime = make_runtime(fake("n", run=run))
+    session = runtime.load(DOUBLE)
+    lost = session.submit(number(0))
+    gate.wait_inside()
+    waiting = [session.submit(number(i)) for i in (1, 2)]
+    gate.release.set()
+    with pytest.raises(errors.AllDevicesFailed, match="reset"):
+        lost.result(20)
+    assert [future.result(20)[0] for future in waiting] == [2, 4]
