@@ -68,13 +68,15 @@ class Runtime:
         options: Options by backend: `{"cpu": {"threads": 2}}`.
         simulate: Machines to imitate (`rk3588`, `phoenix`); also from the environment: `HETERO_SIMULATE`.
         plugins: Whether installed plugins are used.
+        isolate: Run each backend, or those named, in a process of its own: if vendor code crashes there, the device is
+            lost, the request goes on elsewhere, and the process is started again.
         host: The machine to look at, for tests.
         keep_records: How many records of finished requests are kept.
         learn: Keep what runs have cost in the cache folder, for the policies' next choice.
         clock: Seconds, for tests: timers then fire only in `timers.run_due()`.
 
     Raises:
-        OptionError: An unknown backend, device, option or simulated machine.
+        OptionError: An unknown backend, device, option or simulated machine, or a backend that cannot be isolated.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Runtime:
         options: Options | None = None,
         simulate: str | Sequence[str] | None = None,
         plugins: bool = True,
+        isolate: bool | str | Sequence[str] = False,
         host: Host | None = None,
         keep_records: int = 1000,
         learn: bool = True,
@@ -97,7 +100,7 @@ class Runtime:
             self._plugins.discover(self._host.environ)
         self._backends: dict[str, Backend] = {}
         self._absent: list[Absent] = []
-        self._make_backends([*self._plugins.backends(), *backends])
+        self._make_backends([*self._plugins.backends(), *backends], isolate)
         self._options = self._check_backend_names(options or {})
         self._check_simulated()
         self._chain = self._order(self._probe(), chain)
@@ -315,9 +318,16 @@ class Runtime:
             session._forked(self._closed)
         _kept_after_fork.append(self)
 
-    def _make_backends(self, factories: Iterable[BackendFactory]) -> None:
+    def _make_backends(self, factories: Iterable[BackendFactory], isolate: bool | str | Sequence[str]) -> None:
+        apart = None if isinstance(isolate, bool) else set(_names(isolate))
+        known: set[str] = set()
         for factory in factories:
             name = getattr(factory, "name", getattr(factory, "__name__", repr(factory)))
+            known.add(name)
+            if isolate is True or (apart is not None and name in apart):
+                from hetero.isolation import isolated
+
+                factory = isolated(factory)
             try:
                 backend = factory(self._host)
             except Exception as error:
@@ -333,6 +343,11 @@ class Runtime:
         for disabled in self._plugins.disabled:
             if disabled.group == "hetero.backends":
                 self._absent.append(Absent(disabled.name, disabled.reason, disabled.fix))
+        for unknown in sorted((apart or set()) - known - {entry.backend for entry in self._absent}):
+            raise OptionError(
+                f"isolate= names the backend {unknown!r}, which is not known here",
+                fix=f"known: {', '.join(sorted(known)) or 'none'}",
+            )
 
     def _probe(self) -> list[Owned]:
         found: list[Owned] = []

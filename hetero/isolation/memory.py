@@ -1,8 +1,8 @@
 """Memory that two processes share, for tensors: written on one side, mapped on the other.
 
-The blocks have no names. A block is a file descriptor (`memfd_create`) that travels over the socket, so there is nothing
-to unlink, nothing is left when both processes are killed, and neither Python's resource tracker nor the size of
-/dev/shm has a say in it. The kernel frees a block when nobody maps it any more.
+The blocks have no names: a block is a file descriptor (`memfd_create`) that travels over the socket. There is nothing
+to unlink and nothing is left when both processes are killed; neither Python's resource tracker nor the size of /dev/shm
+has a say in it. The kernel frees a block when nobody maps it any more.
 """
 
 from __future__ import annotations
@@ -138,6 +138,7 @@ class Incoming:
 
 
 def anonymous_file() -> int:
+    """The descriptor of a new file without a name, in memory where the system can do that."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create(_NAME)
     with tempfile.TemporaryFile() as file:

@@ -21,7 +21,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from hetero.errors import ClosedError, DeviceLost, DeviceTimeout, HeteroError, OutOfMemory, Unavailable
+from hetero.backend import Option
+from hetero.errors import ClosedError, DeviceLost, DeviceTimeout, HeteroError, Unavailable
 from hetero.isolation.channel import Channel
 from hetero.isolation.failures import Failure
 from hetero.isolation.memory import anonymous_file
@@ -49,6 +50,7 @@ class Process:
     Attributes:
         backend: As given.
         pid: Its process id.
+        made: What it told of its backend: name, options, simulated machines.
         dead: It has ended, or is being ended.
 
     Raises:
@@ -58,6 +60,7 @@ class Process:
     def __init__(self, backend: str) -> None:
         self.backend = backend
         self.dead = False
+        self.made: tuple[str, tuple[Option, ...], tuple[str, ...]] = (backend, (), ())
         self._closing = ""
         self._reason = ""
         self._ended = threading.Event()
@@ -71,8 +74,10 @@ class Process:
         passed = (theirs.fileno(), listening, self._report)
         try:
             self._popen = subprocess.Popen(_command(passed), stdin=subprocess.DEVNULL, pass_fds=passed)
-        except OSError as error:
+        except Exception as error:
             self._close_files()
+            if isinstance(error, HeteroError):
+                raise
             raise Unavailable(f"no process can be started for the backend {backend!r}: {error}") from error
         finally:
             theirs.close()
@@ -101,7 +106,10 @@ class Process:
             DeviceTimeout: No answer in time.
             ClosedError: This process ended the child.
         """
-        channel = self._idle.pop() if self._idle else self._open()
+        try:
+            channel = self._idle.pop()
+        except IndexError:
+            channel = self._open()
         try:
             channel.send(request, arrays)
             answer, layout = channel.receive(timeout)
@@ -196,14 +204,13 @@ class Process:
             _log.warning("%s (pid %d)%s", self._reason, self.pid, where and f"; it was at\n{where}")
         self._ended.set()
         with self._lock:
-            for channel in self._channels:
+            for channel in list(self._channels):
                 channel.shut()
 
     def _close_files(self) -> None:
         self._control.close()
         with self._lock:
-            for channel in self._channels:
-                channel.shut()
+            for channel in list(self._channels):
                 channel.close()
             self._channels.clear()
             self._idle.clear()
@@ -218,7 +225,7 @@ class Process:
         self._closing = "this Runtime was made before a fork and cannot be used in the child process"
         self.dead = True
         self._ended.set()
-        self._close_files()
+        self._close_files()  # closed, not shut down: the parent still uses the other ends
         self._popen.returncode = 0  # not to be waited for here
 
 
