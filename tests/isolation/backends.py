@@ -81,7 +81,16 @@ DEATHS: dict[float, Callable[[], None]] = {
     -6: _terminate,
 }
 HANG, HANG_WITH_GIL, FORK_AND_DIE, WAIT = -10, -11, -12, -13
-REFUSE, TIMEOUT, FOREIGN, BAD_TYPE, NO_MAPPING, UNPICKLABLE, SCRIBBLE, TRANSPOSE = -20, -21, -22, -23, -24, -25, -26, -27
+REFUSE, TIMEOUT, FOREIGN, BAD_TYPE, NO_MAPPING, UNPICKLABLE, SCRIBBLE, TRANSPOSE = (
+    -20,
+    -21,
+    -22,
+    -23,
+    -24,
+    -25,
+    -26,
+    -27,
+)
 PID, LANE = -30, -31
 
 

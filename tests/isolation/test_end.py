@@ -1,0 +1,139 @@
+"""No process outlives what started it, whatever it is doing and however that ends."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hetero
+from hetero.backend import Backend, Call
+from tests.isolation.backends import F32, HANG, HANG_WITH_GIL, Crashing, Pipes, echo
+from tests.isolation.conftest import load, wait_for_end
+
+ROOT = Path(__file__).parents[2]
+
+LOADED = """
+import os, signal, sys
+import numpy as np
+import hetero
+from tests.isolation.backends import Crashing, echo
+print("the main module runs", flush=True)
+runtime = hetero.Runtime(backends=[Crashing], plugins=False, isolate=True, learn=False)
+session = runtime.load(echo(**{options}), canary=False)
+print(session.explain().candidates[0].details["pid"], flush=True)
+"""
+
+
+def script(folder: Path, text: str, **options: Any) -> subprocess.Popen[str]:
+    path = folder / "script.py"
+    path.write_text(LOADED.replace("**{options}", f"**{options!r}") + text)
+    paths = [str(ROOT), str(ROOT / "backends"), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", str(path)],
+        env=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def child_of(parent: subprocess.Popen[str]) -> int:
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "the main module runs\n"
+    line = parent.stdout.readline()
+    assert line.strip().isdigit(), line + parent.stdout.read()
+    return int(line)
+
+
+@pytest.mark.parametrize("what", [HANG, HANG_WITH_GIL], ids=["hangs", "hangs with the GIL"])
+def test_close_ends_a_process_that_hangs(
+    make_runtime: Callable[..., hetero.Runtime], pipes: Pipes, what: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hetero.isolation.process.Process.close.__defaults__", (0.2,))
+    runtime = make_runtime(Crashing, isolate=True)
+    session = runtime.load(echo(pipes=str(pipes.folder)), canary=False)
+    pid = session.explain().candidates[0].details["pid"]
+    future = session.submit(np.full(2, what, F32))
+    pipes.wait()
+
+    runtime.close(timeout=0)
+
+    wait_for_end(pid)
+    assert isinstance(future.exception(60), hetero.errors.HeteroError)
+
+
+def test_a_dropped_backend_ends_its_process(host: hetero.Host) -> None:
+    from hetero.isolation import isolated
+
+    backend = isolated(Crashing)(host)
+    pid = load(backend).details["pid"]
+    del backend
+    gc.collect()
+    wait_for_end(pid)
+
+
+def test_the_end_of_the_interpreter_ends_the_process_and_the_main_module_runs_once(tmp_path: Path) -> None:
+    parent = script(tmp_path, "print(session(np.ones(2, np.float32)).tolist())")
+    pid = child_of(parent)
+    assert parent.stdout is not None
+    assert parent.stdout.read() == "[1.0, 1.0]\n"
+    parent.communicate(timeout=60)
+    assert parent.returncode == 0
+    wait_for_end(pid)
+
+
+@pytest.mark.parametrize("what", [0, HANG, HANG_WITH_GIL], ids=["idle", "hangs", "hangs with the GIL"])
+def test_a_killed_parent_leaves_no_process(tmp_path: Path, pipes: Pipes, what: float) -> None:
+    text = f"session.submit(np.full(2, {what}, np.float32))\nsys.stdin.read()"
+    parent = script(tmp_path, text, pipes=str(pipes.folder))
+    pid = child_of(parent)
+    if what:
+        pipes.wait()
+    parent.kill()
+    parent.communicate(timeout=60)
+    wait_for_end(pid)
+
+
+def test_a_fork_of_the_parent_neither_keeps_nor_ends_the_process(tmp_path: Path) -> None:
+    text = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+if os.fork() == 0:
+    try:
+        session(np.ones(2, np.float32))
+    except hetero.errors.ClosedError:
+        print("closed", flush=True)
+    sys.stdin.read()
+    sys.exit(0)
+sys.stdin.read(1)
+print(session(np.ones(2, np.float32)).tolist(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    parent = script(tmp_path, text)
+    pid = child_of(parent)
+    assert parent.stdout is not None
+    assert parent.stdin is not None
+    assert parent.stdout.readline() == "closed\n"
+    parent.stdin.write("1")
+    parent.stdin.flush()
+    assert parent.stdout.readline() == "[1.0, 1.0]\n"
+    wait_for_end(pid)  # while the fork still waits for the end of its input
+    parent.communicate(timeout=60)
+    assert parent.returncode == -signal.SIGKILL
+
+
+def test_ctrl_c_is_the_parents_to_handle(backend: Backend) -> None:
+    executable = load(backend)
+    os.kill(executable.details["pid"], signal.SIGINT)
+    np.testing.assert_array_equal(executable.run({"x": np.ones(2, F32)}, Call())["y"], 1)
