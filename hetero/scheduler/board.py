@@ -180,8 +180,9 @@ class Board:
         else:
             options = [c for c in request.candidates if c.usable and c not in request.tried]
             chosen = self.policy.choose(request, options, self.clock())
-        if chosen is not None and chosen.free:
-            return chosen, chosen.free.popleft()
+        call = _lane_of(chosen) if chosen is not None else None
+        if chosen is not None and call is not None:
+            return chosen, call
         request.planned = chosen
         if chosen is not None:
             request.planned_seconds = chosen.expected(request) or 0.0
@@ -194,15 +195,19 @@ class Board:
 
     def _serve(self, candidate: Candidate) -> list[tuple[Request, Assignment]]:
         ready: list[tuple[Request, Assignment]] = []
-        while candidate.free:
+        while True:
+            # The lane first: calls that take the short way past the board, and canaries, take lanes without its lock.
+            call = _lane_of(candidate)
+            if call is None:
+                return ready
             found = self._next_for(candidate) or self._help_out(candidate)
             if found is None:
-                break
+                candidate.free.append(call)
+                return ready
             queue, place = found
             request = queue[place]
             self._remove(queue, place)
-            ready.append((request, (candidate, candidate.free.popleft())))
-        return ready
+            ready.append((request, (candidate, call)))
 
     def _next_for(self, candidate: Candidate) -> tuple[list[Request], int] | None:
         """The first of those who wait for this candidate or for any."""
@@ -251,6 +256,13 @@ class Board:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(self._closed)
+
+
+def _lane_of(candidate: Candidate) -> Call | None:
+    try:
+        return candidate.free.popleft()
+    except IndexError:
+        return None
 
 
 def _may_take(candidate: Candidate, request: Request) -> bool:

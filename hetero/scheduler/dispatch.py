@@ -461,7 +461,9 @@ class _Flight:
         if running is None or not _cancel(*running):
             return False
         if self._give_up(turn) is None:
-            return False
+            # It has ended in this moment: for the cancellation, or with an answer that came first.
+            concurrent.futures.wait([self.future], timeout=1.0)
+            return self.future.done() and isinstance(self.future.exception(), concurrent.futures.CancelledError)
         candidate, call = running
         self._request.record.attempts.append(candidate.cancelled(call, "the caller cancelled it"))
         self._finish(concurrent.futures.CancelledError())
