@@ -85,7 +85,7 @@ def test_every_request_ends_in_exactly_one_outcome(make_runtime: Callable[..., h
     clock, hangs = Clock(), Hangs()
     devices = [chaotic("a", "npu", 3, hangs), chaotic("b", "npu", 1, hangs), chaotic("g", "gpu", 2, hangs)]
     runtime = make_runtime(*devices, fake("c", kind="cpu", lanes=4), clock=clock, keep_records=REQUESTS + 1)
-    session = runtime.load(DOUBLE, policy=policy, verify=1, timeout=1.0, max_waiting=64, canary=False)
+    session = runtime.load(DOUBLE, policy=policy, verify=1, timeout=5.0, max_waiting=64, canary=False)
     outcomes: list[list[str]] = [[] for _ in range(CALLERS)]
     stop = threading.Event()
 
