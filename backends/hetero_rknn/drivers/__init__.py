@@ -1,0 +1,9 @@
+"""The two ways into Rockchip's runtime, behind one contract.
+
+| module | subject |
+|---|---|
+| `contract` | what a driver is: `Driver`, `Context`, `Timing` |
+| `errors` | the vendor's error codes, in hetero's errors |
+| `lite` | `rknnlite.api.RKNNLite`, the vendor's Python class |
+| `capi` | `librknnrt.so`, by ctypes |
+"""

@@ -1,0 +1,11 @@
+"""A Rockchip NPU without a board: simulators behind the vendor's two interfaces.
+
+| module | subject |
+|---|---|
+| `npu` | what is simulated: the platform, its speed, its faults |
+| `twin` | `.rknn` files that a simulator can compute: a header as the vendor's, and the ONNX model they stand for |
+| `rknnlite` | `rknnlite.api`: the class RKNNLite |
+| `library` | `librknnrt.so`: built from the C source beside it |
+
+Both compute real outputs with ONNX Runtime and model time: a time from here is modelled, never measured.
+"""
