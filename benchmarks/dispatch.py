@@ -3,6 +3,11 @@
     python benchmarks/dispatch.py [--peer openvino] [--rounds 300] [--json]
 
 Cases are interleaved in blocks, so that a busy machine slows all of them alike; medians over the blocks are printed.
+Groups, each interleaved in itself: calls in one thread, calls that change threads (after which a processor's caches are
+no longer those of the caller), bursts (50 submits, then 50 waits), and the peer.
+
+A submitted request whose `result()` is asked for before a worker has begun it runs in the asking thread, hence two ways
+to measure it: with `result()`, and with `concurrent.futures.wait`, which only waits.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +65,13 @@ class Failing(Backend):
         return Fails()
 
 
-def interleave(cases: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of one call of each case."""
+def interleave(cases: dict[str, Callable[[], Any]], rounds: int, repeats: int = BLOCK) -> dict[str, float]:
+    """Median seconds of one request of each case; a block of requests is `repeats` calls."""
     times: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(rounds + 10):
         for name, call in cases.items():
             started = time.perf_counter()
-            for _ in range(BLOCK):
+            for _ in range(repeats):
                 call()
             if turn >= 10:
                 times[name].append((time.perf_counter() - started) / BLOCK)
@@ -111,22 +116,34 @@ def main() -> None:
             assert isinstance(executable, Executable)
             call = hetero.Call()
             over = pair.load(path, canary=False)
-            cases: dict[str, Callable[[], Any]] = {
+            direct: dict[str, Callable[[], Any]] = {
                 "ORT run": lambda: bare.run(None, {"x": x}),
                 "backend alone": lambda: executable.run({"x": x}, call),
                 "session(x)": lambda: session(x),
-                "pool submit + result": lambda: pool.submit(bare.run, None, {"x": x}).result(),
-                "session.submit + result": lambda: session.submit(x).result(),
                 "failover, then CPU": lambda: over(x),
             }
+            threaded: dict[str, Callable[[], Any]] = {
+                "pool submit + result": lambda: pool.submit(bare.run, None, {"x": x}).result(),
+                "session.submit + result": lambda: session.submit(x).result(),
+                "pool submit + wait": lambda: wait([pool.submit(bare.run, None, {"x": x})]),
+                "session.submit + wait": lambda: wait([session.submit(x)]),
+            }
+            bursts: dict[str, Callable[[], Any]] = {
+                "pool burst": lambda: wait([pool.submit(bare.run, None, {"x": x}) for _ in range(BLOCK)]),
+                "session burst": lambda: wait([session.submit(x) for _ in range(BLOCK)]),
+            }
+            medians = interleave(direct, arguments.rounds) | interleave(threaded, arguments.rounds)
+            medians |= interleave(bursts, arguments.rounds, repeats=1)
             if arguments.peer == "openvino":
-                cases |= openvino_cases(path, x)
-            medians = {name: seconds * 1e6 for name, seconds in interleave(cases, arguments.rounds).items()}
+                medians |= interleave(openvino_cases(path, x), arguments.rounds)
+            medians = {name: seconds * 1e6 for name, seconds in medians.items()}
     result = {
         "median_us": {name: round(value, 2) for name, value in medians.items()},
         "session_adds_us": round(medians["session(x)"] - medians["backend alone"], 2),
         "session_over_ort_us": round(medians["session(x)"] - medians["ORT run"], 2),
         "submit_ratio": round(medians["session.submit + result"] / medians["pool submit + result"], 2),
+        "submit_and_wait_ratio": round(medians["session.submit + wait"] / medians["pool submit + wait"], 2),
+        "burst_ratio": round(medians["session burst"] / medians["pool burst"], 2),
         "failover_adds_us": round(medians["failover, then CPU"] - medians["session(x)"], 2),
     }
     if "OpenVINO CPU" in medians:

@@ -206,14 +206,9 @@ class Runtime:
         self._check_open()
         if fallback not in ("allow", "forbid"):
             raise OptionError(f"fallback is {fallback!r}, expected 'allow' or 'forbid'")
-        if on_full not in ("wait", "raise"):
-            raise OptionError(f"on_full is {on_full!r}, expected 'wait' or 'raise'")
-        if timeout is not None and not timeout > 0:
-            raise OptionError(f"timeout is {timeout!r}, expected seconds, more than 0")
+        limits = Limits(max_waiting, max_waiting_bytes, on_full, timeout)
         if (batch is not None and batch < 1) or not batch_delay >= 0:
             raise OptionError(f"batch is {batch!r} and batch_delay is {batch_delay!r}, expected at least 1 and 0")
-        if max_waiting < 1 or max_waiting_bytes < 1:
-            raise OptionError("max_waiting and max_waiting_bytes must be at least 1")
         if not 0 <= explore <= 1 or not 0 <= verify <= 1:
             raise OptionError(f"explore is {explore!r} and verify is {verify!r}, expected shares between 0 and 1")
         chosen = find_policy(policy, {**POLICIES, **self._plugins.policies()})
@@ -245,7 +240,6 @@ class Runtime:
             for candidate in candidates:
                 candidate.close(timeout=0)
             raise
-        limits = Limits(max_waiting, max_waiting_bytes, on_full, timeout)
         board = Board(chosen, max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes, clock=self._clock)
         dispatcher = Dispatcher(candidates, board, self._workers, self.timers, self.records, limits)
         if verify and candidates[-1].ready and len(candidates) > 1:

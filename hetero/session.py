@@ -134,10 +134,11 @@ class Session:
         priority: int = 0,
         deadline: float | None = None,
     ) -> concurrent.futures.Future[Any]:
-        """Run in a thread of the Runtime.
+        """Run in a thread of the Runtime, or in that of whoever waits for it with `result()` before one has begun it.
 
-        Inputs are checked before this returns, and must not be changed until the future is done. Cancelling the future
-        ends a running call where the device's runtime can be interrupted.
+        The second only where neither a deadline nor the session's timeout has to be kept, and no timeout is given to
+        `result()`. Inputs are checked before this returns, and must not be changed until the future is done. Cancelling
+        the future ends a running call where the device's runtime can be interrupted.
 
         Returns:
             A future of what a call would return.

@@ -68,6 +68,9 @@ class Signature:
         self._known = frozenset(self._names)
         self._dtypes = tuple(spec.dtype for spec in inputs)
         self._passed: tuple[tuple[int, ...], ...] | None = None
+        self._answered: list[tuple[str, np.dtype[Any], tuple[int, ...] | None]] = [
+            (spec.name, spec.dtype, None) for spec in outputs
+        ]
 
     def feed(self, args: Sequence[Any]) -> dict[str, Array]:
         """The arrays of one call by input name, checked.
@@ -79,6 +82,17 @@ class Signature:
         Raises:
             InputError: A name, a number of inputs, a dtype or a shape that does not fit.
         """
+        passed = self._passed
+        if len(args) == 1 and passed is not None and len(passed) == 1:
+            # One input like the last one: what most calls are, and a microsecond less.
+            value = args[0]
+            if (
+                type(value) is np.ndarray
+                and value.shape == passed[0]
+                and value.dtype is self._dtypes[0]
+                and value.flags.c_contiguous
+            ):
+                return {self._names[0]: value}
         if len(args) == 1 and isinstance(args[0], Mapping):
             named = args[0]
             if named.keys() != self._known:
@@ -106,6 +120,14 @@ class Signature:
         Raises:
             WrongAnswer: A missing output, or one of a wrong type, dtype or fixed dimension.
         """
+        # Outputs like the last ones, by one comparison each; the list is replaced whole, as other threads read it.
+        for name, dtype, shape in self._answered:
+            array = outputs.get(name)
+            if type(array) is not np.ndarray or array.shape != shape or array.dtype is not dtype:
+                break
+        else:
+            return
+        answered: list[tuple[str, np.dtype[Any], tuple[int, ...] | None]] = []
         for spec in self.outputs:
             array = outputs.get(spec.name)
             if array is None:
@@ -115,6 +137,8 @@ class Signature:
             reason = spec.refuses(array)
             if reason:
                 raise WrongAnswer(f"output {spec.name!r} {reason}")
+            answered.append((spec.name, array.dtype, array.shape))
+        self._answered = answered
 
     def _check_shapes(self, arrays: Sequence[Array]) -> None:
         sizes: dict[str, tuple[int, str]] = {}

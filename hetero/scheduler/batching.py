@@ -18,7 +18,8 @@ import numpy as np
 
 from hetero.errors import ClosedError, DeadlineExceeded
 from hetero.program import Program
-from hetero.scheduler.dispatch import Dispatcher, Outputs, RequestFuture
+from hetero.scheduler.dispatch import Dispatcher, Outputs
+from hetero.scheduler.flight import RequestFuture
 from hetero.scheduler.request import Request
 from hetero.scheduler.timers import Timer, Timers
 from hetero.telemetry.records import Attempt, Record

@@ -10,18 +10,17 @@ import concurrent.futures
 import functools
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hetero.backend import Call
-from hetero.errors import AllDevicesFailed, ClosedError, DeadlineExceeded, DeviceTimeout, FallbackForbidden, QueueFull
+from hetero.errors import AllDevicesFailed, ClosedError, FallbackForbidden, OptionError
 from hetero.scheduler.board import Assignment, Board
 from hetero.scheduler.candidate import Candidate
+from hetero.scheduler.flight import Flight
 from hetero.scheduler.request import Request
-from hetero.scheduler.timers import Timer, Timers
+from hetero.scheduler.timers import Timers
 from hetero.scheduler.workers import Workers
 from hetero.telemetry.records import Attempt, Record, Records
 from hetero.tensors import Array
@@ -43,12 +42,23 @@ class Limits:
         max_waiting_bytes: How many bytes of inputs may wait.
         on_full: `wait` for room, or `raise` QueueFull.
         timeout: Seconds after which a call on a device counts as hung; None for never.
+
+    Raises:
+        OptionError: A value out of its range.
     """
 
     max_waiting: int = 1024
     max_waiting_bytes: int = 1 << 30
     on_full: Literal["wait", "raise"] = "wait"
     timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_waiting < 1 or self.max_waiting_bytes < 1:
+            raise OptionError("max_waiting and max_waiting_bytes must be at least 1")
+        if self.on_full not in ("wait", "raise"):
+            raise OptionError(f"on_full is {self.on_full!r}, expected 'wait' or 'raise'")
+        if self.timeout is not None and not self.timeout > 0:
+            raise OptionError(f"timeout is {self.timeout!r}, expected seconds, more than 0")
 
 
 def load_first(program: str, candidates: Sequence[Candidate], fallback: Fallback) -> list[Attempt]:
@@ -72,28 +82,6 @@ def load_first(program: str, candidates: Sequence[Candidate], fallback: Fallback
                 f"{program!r} could not be loaded on {candidate.name}, and fallback is forbidden", attempts
             )
     raise AllDevicesFailed(f"no device can run {program!r}", attempts, fix=_DOCTOR)
-
-
-class RequestFuture(concurrent.futures.Future[Any]):
-    """The future of a submitted request; `cancel` reaches a running call where the vendor can."""
-
-    def __init__(self, interrupt: Callable[[], bool], withdrawn: Callable[[], None]) -> None:
-        super().__init__()
-        self._interrupt = interrupt
-        self._withdrawn = withdrawn
-
-    def cancel(self) -> bool:
-        """Cancel, also a call that is running if its runtime can be interrupted.
-
-        Returns:
-            Whether the request is or will be cancelled.
-        """
-        if self.cancelled():
-            return True
-        if super().cancel():
-            self._withdrawn()
-            return True
-        return not self.done() and self._interrupt()
 
 
 class Dispatcher:
@@ -200,7 +188,7 @@ class Dispatcher:
         Raises:
             QueueFull: Too many wait already, and `on_full` is `raise`.
         """
-        flight = _Flight(self, request, give, self._workers, self._timers)
+        flight = Flight(self, request, give, self._workers, self._timers)
         flight.seek()
         return flight.future
 
@@ -320,187 +308,6 @@ class Dispatcher:
         if error is not None:
             record.error = f"{type(error).__name__}: {error}"
         if request.recorded:
+            if self._records.heard:
+                self._workers.pass_on()
             self._records.add(record)
-
-
-class _Flight:
-    """A submitted request: waiting for a lane, running on one, or done. Each step is taken under its lock."""
-
-    def __init__(
-        self, dispatcher: Dispatcher, request: Request, give: Callable[[Outputs], Any], workers: Workers, timers: Timers
-    ) -> None:
-        self.future = RequestFuture(self._interrupt, self._withdrawn)
-        self._dispatcher = dispatcher
-        self._request = request
-        self._give = give
-        self._workers = workers
-        self._timers = timers
-        self._lock = threading.Lock()
-        self._turn = 0
-        self._running: Assignment | None = None
-        self._done = False
-        self._timer: Timer | None = None
-        request.assigned = lambda candidate, call: workers.do(functools.partial(self._run, candidate, call))
-        request.turned_away = self._finish
-        request.stranded = lambda: workers.do(self.seek)
-        self._deadline = None if request.deadline is None else timers.at(request.deadline, self._too_late)
-
-    def seek(self) -> None:
-        """Find a lane, at once or by waiting."""
-        dispatcher, request = self._dispatcher, self._request
-        try:
-            dispatcher.prepare(request)
-            taken = dispatcher.board.take(request)
-            if taken is not None:
-                self._workers.do(functools.partial(self._run, *taken))
-            else:
-                dispatcher.enter(request)
-        except QueueFull as error:
-            self._finish(error)
-            raise
-        except Exception as error:
-            self._finish(error)
-
-    def _run(self, candidate: Candidate, call: Call) -> None:
-        dispatcher, request = self._dispatcher, self._request
-        with self._lock:
-            # A future that was cancelled meanwhile has its own way out: `_withdrawn`.
-            if self._done or (self._turn == 0 and not self.future.set_running_or_notify_cancel()):
-                started = False
-            else:
-                started = True
-                self._turn += 1
-                turn = self._turn
-                self._running = (candidate, call)
-                if dispatcher.timeout is not None:
-                    self._timer = self._timers.at(
-                        dispatcher.board.clock() + dispatcher.timeout, functools.partial(self._hung, turn)
-                    )
-        if not started:
-            dispatcher.board.give_back(candidate, call)
-            return
-        attempts: list[Attempt] = []
-        failure: Exception | None = None
-        outputs: Outputs | None = None
-        try:
-            outputs = candidate.run(request.inputs, call, attempts)
-        except Exception as error:
-            failure = error
-        dispatcher.board.give_back(candidate, call)
-        with self._lock:
-            if self._turn != turn or self._done:
-                return  # given up while it ran: somebody else answers, or has been told
-            self._running = None
-            if self._timer is not None:
-                self._timer.cancel()
-        request.record.attempts.extend(attempts)
-        if failure is not None:
-            self._finish(failure)
-        elif outputs is not None:
-            self._finish(None, outputs)
-        else:
-            self._go_on(candidate)
-
-    def _go_on(self, candidate: Candidate) -> None:
-        try:
-            self._dispatcher.after_failure(self._request, candidate)
-        except Exception as error:
-            self._finish(error)
-        else:
-            self.seek()
-
-    def _finish(self, error: BaseException | None, outputs: Outputs | None = None) -> None:
-        with self._lock:
-            if self._done:
-                return
-            self._done = True
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._dispatcher.finish(self._request, error)
-        # A future that nobody has begun is begun here, so that it can be given its error.
-        if not self.future.running() and not self.future.set_running_or_notify_cancel():
-            return
-        if error is not None:
-            self.future.set_exception(error)
-        else:
-            assert outputs is not None
-            self.future.set_result(self._give(outputs))
-
-    def _hung(self, turn: int) -> None:
-        """The call takes longer than any healthy one: leave it, and go on elsewhere."""
-        given_up = self._give_up(turn)
-        if given_up is None:
-            return
-        candidate, call = given_up
-        limit = self._dispatcher.timeout or 0.0
-        error = DeviceTimeout(f"no answer within {limit:g} s")
-        candidate.failed(error, limit, self._request.record.attempts, call)
-        _cancel(candidate, call)
-        self._workers.do(functools.partial(self._go_on, candidate))
-
-    def _too_late(self) -> None:
-        request = self._request
-        error = DeadlineExceeded(
-            f"{request.record.program!r}: no answer within {(request.deadline or 0) - request.arrived:g} s",
-            fix="allow more time, or add a faster device",
-        )
-        if self._dispatcher.board.leave(request):
-            self._finish(error)
-            return
-        given_up = self._give_up(self._turn)
-        if given_up is not None:
-            candidate, call = given_up
-            request.record.attempts.append(candidate.cancelled(call, "the deadline passed"))
-            _cancel(*given_up)
-        self._finish(error)
-
-    def _interrupt(self) -> bool:
-        """Cancel a running call, where the vendor can."""
-        with self._lock:
-            running, turn = self._running, self._turn
-        if running is None or not _cancel(*running):
-            return False
-        if self._give_up(turn) is None:
-            # It has ended in this moment: for the cancellation, or with an answer that came first.
-            concurrent.futures.wait([self.future], timeout=1.0)
-            return self.future.done() and isinstance(self.future.exception(), concurrent.futures.CancelledError)
-        candidate, call = running
-        self._request.record.attempts.append(candidate.cancelled(call, "the caller cancelled it"))
-        self._finish(concurrent.futures.CancelledError())
-        return True
-
-    def _withdrawn(self) -> None:
-        """The future was cancelled before it ran."""
-        self._dispatcher.board.leave(self._request)
-        with self._lock:
-            if self._done:
-                return
-            self._done = True
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._dispatcher.finish(self._request, concurrent.futures.CancelledError())
-
-    def _give_up(self, turn: int) -> Assignment | None:
-        """Take the running call's part in this request away from it."""
-        with self._lock:
-            running = self._running
-            if self._done or running is None or self._turn != turn:
-                return None
-            self._turn += 1
-            self._running = None
-            if self._timer is not None:
-                self._timer.cancel()
-        return running
-
-
-def _cancel(candidate: Candidate, call: Call) -> bool:
-    executable = candidate.executable
-    try:
-        if executable is None:
-            return False
-        call.cancelled = True
-        call.cancelled = executable.cancel(call)
-        return call.cancelled
-    except Exception:
-        _log.exception("%s: cancelling a call failed", candidate.name)
-        return False

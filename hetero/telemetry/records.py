@@ -186,6 +186,11 @@ class Records:
         self._listeners: tuple[Callable[[Record], None], ...] = ()
         self._lock = threading.Lock()
 
+    @property
+    def heard(self) -> bool:
+        """Somebody listens."""
+        return bool(self._listeners)
+
     def add(self, record: Record) -> None:
         """Keep a finished record and tell the listeners."""
         self._recent.append(record)
