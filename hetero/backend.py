@@ -38,7 +38,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from hetero.cache import cache_dir
-from hetero.errors import DeviceLost, DeviceTimeout, ExecutionError, OutOfMemory, Unavailable, Unsupported, WrongAnswer
+from hetero.errors import (
+    DeviceLost,
+    DeviceTimeout,
+    ExecutionError,
+    NonFiniteOutput,
+    OutOfMemory,
+    Unavailable,
+    Unsupported,
+    WrongAnswer,
+)
 from hetero.program import Artifact, Program
 from hetero.tensors import Array, TensorSpec
 
@@ -53,6 +62,7 @@ __all__ = [
     "Executable",
     "ExecutionError",
     "Host",
+    "NonFiniteOutput",
     "Option",
     "OutOfMemory",
     "PolledExecutable",
@@ -66,6 +76,7 @@ __all__ = [
 
 Kind = Literal["npu", "gpu", "cpu"]
 
+NO_OPTIONS: Mapping[str, Any] = {}
 _DEFAULT_RANK: dict[Kind, int] = {"npu": 100, "gpu": 200, "cpu": 300}
 
 
@@ -125,19 +136,22 @@ class Option:
 
     Attributes:
         name: As the user writes it: `Runtime(options={"cpu": {"threads": 2}})` or `--option cpu.threads=2`.
-        type: `int`, `float`, `bool`, `str`, `tuple` (of strings) or `dict`.
+        type: `int`, `float`, `bool`, `str`, `tuple` (of strings) or `dict`; or several of them, the first of which a
+            text from a command line becomes.
         default: Value when the user says nothing; `None` is always allowed as "let the backend decide".
         help: One sentence.
         choices: The allowed values, if they can be listed.
         minimum: The least allowed value of a number.
+        per_call: It may also be given for one call: `session(x, options={"cpu": {...}})`; `Call.options` then has it.
     """
 
     name: str
-    type: type
+    type: type | tuple[type, ...]
     default: Any
     help: str
     choices: tuple[Any, ...] = ()
     minimum: float | None = None
+    per_call: bool = False
 
 
 class Call:
@@ -146,14 +160,19 @@ class Call:
     Attributes:
         lane: From 0 to `lanes - 1`; no two calls that run at the same time have the same one. Use it to keep objects
             that must not be shared between threads: one per lane.
+        number: Counts the calls of the executable, in the order in which they were given their lanes: of one submitting
+            thread the order of its submits. A canary is not counted and has whatever its lane had before.
+        options: What the caller gave for this call alone, checked: values of options with `per_call`.
         started: When the call began, on the scheduler's clock; 0 while the lane is free.
         cancelled: Somebody has asked for the call to end; what it then raises is no failure of the device.
     """
 
-    __slots__ = ("cancelled", "lane", "started")
+    __slots__ = ("cancelled", "lane", "number", "options", "started")
 
     def __init__(self, lane: int = 0) -> None:
         self.lane = lane
+        self.number = 0
+        self.options: Mapping[str, Any] = NO_OPTIONS
         self.cancelled = False
         self.started = 0.0
 
@@ -163,11 +182,14 @@ class Executable(ABC):
 
     Attributes:
         lanes: How many `run` calls may be in it at once.
+        units: The part of the device that each lane runs on, one name a lane (`core0`), where parts can fail by
+            themselves: one that hangs or is lost is set aside alone, and the other lanes go on. Empty: there are none.
         batch: How many items one launch takes for the price of one.
         details: What was decided at load (driver, provider, threads), shown by `explain()`.
     """
 
     lanes: int = 1
+    units: Sequence[str] = ()
     batch: int = 1
     details: Mapping[str, Any] = {}
 
@@ -214,11 +236,14 @@ class PolledExecutable(ABC):
 
     Attributes:
         lanes: How many started runs may be uncollected at once.
+        units: The part of the device that each lane runs on, one name a lane (`core0`), where parts can fail by
+            themselves: one that hangs or is lost is set aside alone, and the other lanes go on. Empty: there are none.
         batch: How many items one launch takes for the price of one.
         details: What was decided at load, shown by `explain()`.
     """
 
     lanes: int = 1
+    units: Sequence[str] = ()
     batch: int = 1
     details: Mapping[str, Any] = {}
 

@@ -18,7 +18,8 @@
     │       ├── DeviceLost                        the device went away (reset, crash, unplugged)
     │       ├── DeviceTimeout                     the device did not answer in time
     │       ├── OutOfMemory                       the device has not enough memory for this call
-    │       └── WrongAnswer                       the device answered, and wrongly
+    │       ├── WrongAnswer                       the device answered, and wrongly
+    │       └── NonFiniteOutput                   NaN or infinity where the device's precision is too small
     ├── DispatchError                     no device gave an answer; `attempts` holds what was tried
     │   ├── AllDevicesFailed                  every candidate failed or refused
     │   └── FallbackForbidden                 the first candidate failed and fallback="forbid" was set
@@ -120,6 +121,22 @@ class OutOfMemory(ExecutionError):
 
 class WrongAnswer(ExecutionError):
     """The device answered, and wrongly."""
+
+
+class NonFiniteOutput(ExecutionError):
+    """An answer with NaN or infinity in it, from a device of small range: half precision ends at 65504.
+
+    What overflows is the program with this input, so it is no failure of the device.
+
+    Args:
+        problem: As for every error.
+        final: The caller is to get this error; else the request goes on to the next device.
+        fix: As for every error.
+    """
+
+    def __init__(self, problem: str, *, final: bool = False, fix: str = "") -> None:
+        super().__init__(problem, fix=fix)
+        self.final = final
 
 
 class DispatchError(HeteroError):

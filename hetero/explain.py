@@ -19,7 +19,7 @@ class CandidateReport:
     Attributes:
         device: The device's name.
         state: `ready`, `not loaded` (not needed so far), `unsupported`, `failed`, `set aside` or `unavailable`.
-        reason: Why it is not used.
+        reason: Why it is not used; of a device that is, which of its units are set aside, and why.
         load_seconds: What loading took, measured; None when it was not loaded at `Runtime.load`.
         run_seconds: What a run takes as a rule: the median for the last shapes; None before there are two.
         answered: How many of the kept records it answered.
@@ -46,7 +46,7 @@ class CandidateReport:
         return cls(
             candidate.name,
             state,
-            over.reason if over else "",
+            over.reason if over else f"set aside: {candidate.lanes.reason}" if candidate.lanes.reason else "",
             seconds,
             candidate.typical.median if candidate.typical else None,
             answered,

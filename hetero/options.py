@@ -9,6 +9,9 @@ from typing import Any, cast
 from hetero.backend import Option
 from hetero.errors import OptionError
 
+Options = Mapping[str, Mapping[str, Any]]
+"""Options by backend: `{"cpu": {"threads": 2}}`."""
+
 _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -33,18 +36,38 @@ def check_options(backend: str, declared: Sequence[Option], *layers: Mapping[str
     return values
 
 
+def check_call_options(backend: str, declared: Sequence[Option], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of one call, checked; those not given are left out.
+
+    Raises:
+        OptionError: As for `check_options`, or one that is settled when a program is loaded.
+    """
+    values = check_options(backend, declared, given)
+    late = {option.name for option in declared if option.per_call}
+    for name in given:
+        if name not in late:
+            listed = ", ".join(sorted(late)) or "none"
+            raise OptionError(
+                f"option {backend}.{name} is settled when the program is loaded; for one call there is: {listed}",
+                fix="give it to Runtime.load(options=...)",
+            )
+    return {name: values[name] for name in given if values[name] is not None}
+
+
 def _checked(backend: str, option: Option, value: Any) -> Any:
     if value is None:
         return None
     where = f"option {backend}.{option.name}"
-    if isinstance(value, str) and option.type is not str:
-        value = _from_text(where, option, value)
-    if option.type is float and type(value) is int:
+    kinds = option.type if isinstance(option.type, tuple) else (option.type,)
+    if isinstance(value, str) and str not in kinds:
+        value = _from_text(where, kinds[0], option, value)
+    if float in kinds and int not in kinds and type(value) is int:
         value = float(value)
-    if option.type is tuple and isinstance(value, list):
+    if tuple in kinds and isinstance(value, list):
         value = tuple(value)
-    if not isinstance(value, option.type) or (option.type is not bool and isinstance(value, bool)):
-        raise OptionError(f"{where} is {value!r}, expected {option.type.__name__}: {option.help}")
+    if not isinstance(value, kinds) or (bool not in kinds and isinstance(value, bool)):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise OptionError(f"{where} is {value!r}, expected {names}: {option.help}")
     if option.choices and value not in option.choices:
         raise OptionError(f"{where} is {value!r}, expected one of {', '.join(map(str, option.choices))}")
     if option.minimum is not None and cast(float, value) < option.minimum:
@@ -52,15 +75,15 @@ def _checked(backend: str, option: Option, value: Any) -> Any:
     return value
 
 
-def _from_text(where: str, option: Option, text: str) -> Any:
+def _from_text(where: str, kind: type, option: Option, text: str) -> Any:
     """A value as it comes from a command line: `2`, `true`, `a,b`."""
     try:
-        if option.type is bool:
+        if kind is bool:
             return _TRUTH[text.lower()]
-        if option.type is tuple:
+        if kind is tuple:
             return tuple(part.strip() for part in text.split(",") if part.strip())
-        if option.type in (int, float):
-            return option.type(text)
+        if kind in (int, float):
+            return kind(text)
     except (KeyError, ValueError):
-        raise OptionError(f"{where} is {text!r}, expected {option.type.__name__}: {option.help}") from None
+        raise OptionError(f"{where} is {text!r}, expected {kind.__name__}: {option.help}") from None
     return text

@@ -12,13 +12,13 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 from hetero.backend import Backend, BackendFactory, Device, Host
 from hetero.bundle import Source, open_program
 from hetero.cache import key_of
 from hetero.errors import ClosedError, OptionError, Unavailable
-from hetero.options import check_options
+from hetero.options import Options, check_call_options, check_options
 from hetero.plugins import BrokenPlugin, Plugins
 from hetero.program import Program
 from hetero.scheduler.batching import Batcher, batch_dimension
@@ -35,8 +35,6 @@ from hetero.session import Session
 from hetero.telemetry.records import Records
 
 _log = logging.getLogger(__name__)
-
-Options = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -256,6 +254,19 @@ class Runtime:
                 return session
         session.close()
         raise self._closed_error()
+
+    def call_options(self, options: Options) -> Options:
+        """What a user gave for one call, checked.
+
+        Raises:
+            OptionError: An unknown backend or option, a bad value, or one that is settled at load.
+        """
+        self._check_backend_names(options)
+        return {
+            name: check_call_options(name, self._backends[name].options, values)
+            for name, values in options.items()
+            if name in self._backends
+        }
 
     def close(self, timeout: float = 10.0) -> None:
         """Close every session, then the backends. Requests in flight are waited for; calling it again does nothing.

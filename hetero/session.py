@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hetero.errors import ClosedError, OptionError
 from hetero.explain import CandidateReport, Explanation
+from hetero.options import Options
 from hetero.program import Program
 from hetero.scheduler.batching import Batcher
 from hetero.scheduler.candidate import Candidate
@@ -56,7 +57,8 @@ class Session:
     - `fallback`: `"forbid"` makes the first candidate's failure an error; as set at load, when not given;
     - `priority`: higher goes first among those that wait; a step outweighs a second of waiting;
     - `deadline`: seconds from now after which the answer is of no use: a request that waits then is not started, one
-      that runs is cancelled or left behind, and DeadlineExceeded is raised.
+      that runs is cancelled or left behind, and DeadlineExceeded is raised;
+    - `options`: by backend, those of its options that may change from call to call: `{"rknn": {"core_mask": "0_1"}}`.
 
     Attributes:
         program: What is run.
@@ -97,6 +99,7 @@ class Session:
         fallback: Fallback | None = None,
         priority: int = 0,
         deadline: float | None = None,
+        options: Options | None = None,
     ) -> Any:
         """Run here: in this thread, unless a deadline or the session's timeout has to be kept.
 
@@ -108,9 +111,9 @@ class Session:
             QueueFull: Too many requests wait already, and the session was loaded with `on_full="raise"`.
             ClosedError: The session is closed.
         """
-        if device is None and fallback is None and deadline is None and self._plain:
+        if device is None and fallback is None and deadline is None and options is None and self._plain:
             return _value(self._run_plain(inputs, priority)[0])
-        return _value(self._run(self._request(inputs, device, fallback, priority, deadline)))
+        return _value(self._run(self._request(inputs, device, fallback, priority, deadline, options)))
 
     def run(
         self,
@@ -119,11 +122,12 @@ class Session:
         fallback: Fallback | None = None,
         priority: int = 0,
         deadline: float | None = None,
+        options: Options | None = None,
     ) -> Result:
         """Run here and give the record with the answer. Errors as for a call."""
-        if device is None and fallback is None and deadline is None and self._plain:
+        if device is None and fallback is None and deadline is None and options is None and self._plain:
             return Result(*self._run_plain(inputs, priority))
-        request = self._request(inputs, device, fallback, priority, deadline)
+        request = self._request(inputs, device, fallback, priority, deadline, options)
         return Result(self._run(request), request.record)
 
     def submit(
@@ -133,6 +137,7 @@ class Session:
         fallback: Fallback | None = None,
         priority: int = 0,
         deadline: float | None = None,
+        options: Options | None = None,
     ) -> concurrent.futures.Future[Any]:
         """Run in a thread of the Runtime, or in that of whoever waits for it with `result()` before one has begun it.
 
@@ -143,7 +148,7 @@ class Session:
         Returns:
             A future of what a call would return.
         """
-        return self._submit(self._request(inputs, device, fallback, priority, deadline), _value)
+        return self._submit(self._request(inputs, device, fallback, priority, deadline, options), _value)
 
     async def arun(
         self,
@@ -152,11 +157,14 @@ class Session:
         fallback: Fallback | None = None,
         priority: int = 0,
         deadline: float | None = None,
+        options: Options | None = None,
     ) -> Any:
         """Run in a thread of the Runtime while the event loop goes on. Returns what a call would."""
         import asyncio
 
-        future = self.submit(*inputs, device=device, fallback=fallback, priority=priority, deadline=deadline)
+        future = self.submit(
+            *inputs, device=device, fallback=fallback, priority=priority, deadline=deadline, options=options
+        )
         return await asyncio.wrap_future(future)
 
     def map(
@@ -169,6 +177,7 @@ class Session:
         fallback: Fallback | None = None,
         priority: int = 0,
         deadline: float | None = None,
+        options: Options | None = None,
     ) -> Generator[Any, None, None]:
         """Run one item after another, several at a time, and give the answers in the items' order.
 
@@ -180,6 +189,7 @@ class Session:
             fallback: As for every door.
             priority: As for every door.
             deadline: As for every door, for each item by itself.
+            options: As for every door.
 
         Yields:
             What a call with that item would return. A failed request raises here, in its turn; those not begun are
@@ -194,7 +204,7 @@ class Session:
         try:
             for item in items:
                 inputs = item if isinstance(item, tuple) else (item,)
-                request = self._request(inputs, device, fallback, priority, deadline)
+                request = self._request(inputs, device, fallback, priority, deadline, options)
                 pending.append(self._submit(request, _value))
                 if len(pending) >= in_flight:
                     yield _next(pending, ordered).result()
@@ -267,6 +277,7 @@ class Session:
         fallback: Fallback | None,
         priority: int,
         deadline: float | None,
+        options: Options | None,
     ) -> Request:
         if self._closed:
             self._check_open()
@@ -277,7 +288,9 @@ class Session:
         forbid = (fallback or self.fallback) == "forbid"
         if deadline is not None and not deadline > 0:
             raise OptionError(f"deadline is {deadline!r}, expected seconds from now, more than 0")
-        return self._request_of(feed, Record(self.program.name), candidates, forbid, priority, deadline)
+        if options is not None:
+            options = self._runtime.call_options(options)
+        return self._request_of(feed, Record(self.program.name), candidates, forbid, priority, deadline, options)
 
     def _request_of(
         self,
@@ -287,6 +300,7 @@ class Session:
         forbid: bool,
         priority: int,
         deadline: float | None,
+        options: Options | None = None,
     ) -> Request:
         now = self._clock()
         return Request(
@@ -298,6 +312,7 @@ class Session:
             deadline=None if deadline is None else now + deadline,
             forbid_fallback=forbid,
             owner=self,
+            options=options,
         )
 
     def _run_plain(self, inputs: Sequence[Any], priority: int) -> tuple[Mapping[str, Array], Record]:

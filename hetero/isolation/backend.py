@@ -165,7 +165,7 @@ class IsolatedExecutable(Executable):
         self._closed = False
         self._cancellable = False
         self._process = process = backend.process()
-        self.lanes, self.batch, *_ = self._load(process)
+        self.lanes, self.units, self.batch = self._load(process)
         self._running = [0] * self.lanes
 
     def run(self, inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
@@ -175,7 +175,7 @@ class IsolatedExecutable(Executable):
             process = self._load_again()
         ticket = self._running[call.lane] = next(self._tickets)
         try:
-            return process.ask(("run", self._key, call.lane, ticket), inputs)[1]
+            return process.ask(("run", self._key, call.lane, ticket, call.number, dict(call.options)), inputs)[1]
         finally:
             self._running[call.lane] = 0
 
@@ -195,10 +195,10 @@ class IsolatedExecutable(Executable):
         if not self._process.dead:
             self._process.ask(("unload", self._key), timeout=_UNLOAD)
 
-    def _load(self, process: Process) -> tuple[int, int]:
-        lanes, batch, self._cancellable, details = process.ask(("load", self._key, self._device, self._what))[0]
+    def _load(self, process: Process) -> tuple[int, tuple[str, ...], int]:
+        lanes, units, batch, self._cancellable, details = process.ask(("load", self._key, self._device, self._what))[0]
         self.details = {**details, "isolated": True, "pid": process.pid}
-        return lanes, batch
+        return lanes, units, batch
 
     def _load_again(self) -> Process:
         with self._lock:
@@ -208,7 +208,7 @@ class IsolatedExecutable(Executable):
                 return self._process
             process = self._backend.process()
             try:
-                lanes, _ = self._load(process)
+                lanes, *_ = self._load(process)
             except (ClosedError, DeviceLost):
                 raise
             except HeteroError as error:

@@ -26,12 +26,14 @@ class Failure:
         problem: What was wrong; of a foreign error with its type.
         fix: What to do.
         trace: The child's traceback.
+        final: Of `NonFiniteOutput`.
     """
 
     kind: str
     problem: str
     fix: str
     trace: str
+    final: bool = False
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
@@ -39,7 +41,7 @@ class Failure:
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
         if isinstance(error, HeteroError):
             kind = next(base.__name__ for base in type(error).__mro__ if base.__module__ == errors.__name__)
-            return cls(kind, str(error.problem), str(error.fix), trace)
+            return cls(kind, str(error.problem), str(error.fix), trace, getattr(error, "final", False))
         text = str(error).strip() or "no message"
         return cls("ExecutionError", f"{type(error).__name__}: {text}", "", trace)
 
@@ -47,6 +49,8 @@ class Failure:
         """The error to raise in the parent; the child's traceback is its cause."""
         kind: type[HeteroError] = getattr(errors, self.kind)
         error = kind(self.problem, fix=self.fix)
+        if isinstance(error, errors.NonFiniteOutput):
+            error.final = self.final
         error.__cause__ = ChildTraceback(self.trace)
         return error
 

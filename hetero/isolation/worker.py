@@ -77,11 +77,11 @@ class Worker:
             self._devices = {device.name: device for device in devices}
         return [plain_device(device) for device in devices]
 
-    def load(self, key: int, device: str, what: bytes) -> tuple[int, int, bool, Any]:
+    def load(self, key: int, device: str, what: bytes) -> tuple[int, tuple[str, ...], int, bool, Any]:
         """Load a program.
 
         Returns:
-            Lanes, batch, whether calls can be cancelled, details.
+            Lanes, units, batch, whether calls can be cancelled, details.
         """
         try:
             program, options = pickle.loads(what)
@@ -97,14 +97,17 @@ class Worker:
                 f"load() gave {executable!r}, expected an Executable or PolledExecutable with at least one lane"
             )
         self._loaded[key] = loaded = _Loaded(executable)
-        return executable.lanes, executable.batch, loaded.cancellable, plain(executable.details)
+        units = tuple(map(str, executable.units))
+        return executable.lanes, units, executable.batch, loaded.cancellable, plain(executable.details)
 
-    def run(self, inputs: Mapping[str, Array], key: int, lane: int, ticket: int) -> Answer:
+    def run(
+        self, inputs: Mapping[str, Array], key: int, lane: int, ticket: int, number: int, options: Mapping[str, Any]
+    ) -> Answer:
         """Run a loaded program once."""
         loaded = self._loaded.get(key)
         if loaded is None:
             raise ClosedError("this executable is closed")
-        outputs = loaded.run(inputs, lane, ticket)
+        outputs = loaded.run(inputs, lane, ticket, number, options)
         if not isinstance(outputs, Mapping):
             raise WrongAnswer(f"run() gave a {type(outputs).__name__}, expected a mapping from output name to array")
         for name, array in outputs.items():
@@ -155,12 +158,14 @@ class _Loaded:
         self.cancellable = type(executable).cancel is not kind.cancel
         self._lanes = [_Lane(number) for number in range(executable.lanes)]
 
-    def run(self, inputs: Mapping[str, Array], lane: int, ticket: int) -> Mapping[str, Array]:
+    def run(
+        self, inputs: Mapping[str, Array], lane: int, ticket: int, number: int, options: Mapping[str, Any]
+    ) -> Mapping[str, Array]:
         """Run on a lane, which is free unless its last caller was interrupted: then that run is waited for."""
         state = self._lanes[lane]
         executable, call = self._executable, state.call
         with state.lock:
-            call.cancelled = False
+            call.cancelled, call.number, call.options = False, number, options
             call.started = time.perf_counter()
             state.ticket = ticket
             try:

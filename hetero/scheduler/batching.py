@@ -79,7 +79,7 @@ class Batcher:
             ClosedError: The session is closed.
         """
         member = _Member(request, give, self._left)
-        if member.rows >= self.size or member.rows == 0:
+        if member.rows >= self.size or member.rows == 0 or request.options is not None:
             return self._dispatcher.submit(request, give)
         key = self._key(request)
         full: list[_Member] = []

@@ -124,7 +124,7 @@ class Board:
 
     def give_back(self, candidate: Candidate, call: Call) -> None:
         """A lane is free again. Takes no lock while nobody waits."""
-        candidate.free.append(call)
+        candidate.lanes.give_back(call)
         if self.waiting:
             with self._room:
                 ready = self._serve(candidate)
@@ -180,7 +180,7 @@ class Board:
         else:
             options = [c for c in request.candidates if c.usable and c not in request.tried]
             chosen = self.policy.choose(request, options, self.clock())
-        call = _lane_of(chosen) if chosen is not None else None
+        call = chosen.lanes.take() if chosen is not None else None
         if chosen is not None and call is not None:
             return chosen, call
         request.planned = chosen
@@ -197,12 +197,12 @@ class Board:
         ready: list[tuple[Request, Assignment]] = []
         while True:
             # The lane first: calls that take the short way past the board, and canaries, take lanes without its lock.
-            call = _lane_of(candidate)
+            call = candidate.lanes.take()
             if call is None:
                 return ready
             found = self._next_for(candidate) or self._help_out(candidate)
             if found is None:
-                candidate.free.append(call)
+                candidate.lanes.give_back(call)
                 return ready
             queue, place = found
             request = queue[place]
@@ -256,13 +256,6 @@ class Board:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(self._closed)
-
-
-def _lane_of(candidate: Candidate) -> Call | None:
-    try:
-        return candidate.free.popleft()
-    except IndexError:
-        return None
 
 
 def _may_take(candidate: Candidate, request: Request) -> bool:

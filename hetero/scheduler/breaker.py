@@ -95,6 +95,11 @@ class Breaker:
             self._open(error, reason)
             return True
 
+    def trip(self, error: BaseException, reason: str) -> None:
+        """Open, whatever would be tolerated."""
+        with self._lock:
+            self._open(error, reason)
+
     def due(self) -> bool:
         """Whether the caller is to run the canary now. True for one caller per pause: the breaker is then half-open."""
         if self.state != "open" or self._clock() < self._retry_at:

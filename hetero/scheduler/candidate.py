@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING
 
-from hetero.backend import Call, Executable, Kind, PolledExecutable
+from hetero.backend import NO_OPTIONS, Call, Executable, Kind, PolledExecutable
 from hetero.errors import (
     ClosedError,
     DeviceTimeout,
     ExecutionError,
     HeteroError,
     InputError,
+    NonFiniteOutput,
     OptionError,
     ProgramError,
     Unavailable,
     Unsupported,
     WrongAnswer,
 )
-from hetero.scheduler.breaker import Breaker
 from hetero.scheduler.canary import Canary
 from hetero.scheduler.costs import Cost, CostModel, Key, Shapes
+from hetero.scheduler.lanes import Lanes, Unit, within
 from hetero.scheduler.polling import run_polled
 from hetero.telemetry.records import Attempt, Outcome, Stage
 from hetero.tensors import Array, Signature
@@ -53,7 +54,6 @@ class Candidate:
         load: Loads the program.
         signature: Checks the outputs.
         kind: The device's.
-        breaker: The executable's health.
         costs: What runs have cost so far.
         cost_key: Makes the key of a cost from the inputs' shapes.
         watts: Power of the device at work; None when nobody has said.
@@ -65,8 +65,10 @@ class Candidate:
         canary: Gives what it has to answer before it is trusted; None when there is nothing to ask.
         verifier: Checks answers at run time; None when they are not checked.
         give_back: Makes a lane free again and tells whoever waits for one.
-        shut: Called when the device was set aside.
+        shut: Called when the device, or a unit of it, was set aside.
+        lanes: Its lanes and the health of the units they run on.
         free: Calls whose lane is free.
+        patience: Seconds that each canary may take at load; None for as long as it takes.
         backlog: Seconds of work that is planned for it and waits.
     """
 
@@ -79,7 +81,6 @@ class Candidate:
         signature: Signature,
         *,
         kind: Kind = "cpu",
-        breaker: Breaker | None = None,
         costs: CostModel | None = None,
         cost_key: tuple[str, str] = ("", ""),
         watts: float | None = None,
@@ -93,11 +94,12 @@ class Candidate:
         self.executable: Loaded | None = None
         self.passed_over: Attempt | None = None
         self.verifier: Verifier | None = None
-        self.free: deque[Call] = deque()
+        self.lanes = Lanes(clock)
+        self.free = self.lanes.free
         self.shut: Callable[[], None] = lambda: None
-        self.give_back: Callable[[Call], None] = self.free.append
+        self.give_back: Callable[[Call], None] = self.lanes.give_back
+        self.patience: float | None = None
         self.backlog = 0.0
-        self.breaker = breaker or Breaker(clock=clock)
         self.canary: Callable[[], Canary | None] = lambda: None
         self._load = load
         self._signature = signature
@@ -105,7 +107,6 @@ class Candidate:
         self._costs = costs if costs is not None else CostModel()
         self._cost_key = cost_key
         self._lock = threading.Lock()
-        self._calls: tuple[Call, ...] = ()
         self._run: Run | None = None
         self._last: tuple[Shapes, Cost] | None = None
 
@@ -127,8 +128,8 @@ class Candidate:
 
     @property
     def usable(self) -> bool:
-        """Loaded and healthy."""
-        return self._run is not None and self.breaker.state == "closed"
+        """Loaded, and at least one of its units is healthy."""
+        return self._run is not None and self.lanes.healthy
 
     @property
     def loadable(self) -> bool:
@@ -169,17 +170,18 @@ class Candidate:
                 _log.info("%s", self.passed_over)
                 return self.passed_over
             run = _run_of(executable)
+            self.lanes.prepare(executable.lanes, executable.units)
             try:
-                self._check_canary(run, Call(0))
+                busy = self._ask_units(run)
             except Exception as error:
                 seconds = time.perf_counter() - started
                 self.passed_over = self.attempt("load", "failed", f"the canary failed: {reason_of(error)}", seconds)
                 _log.warning("%s", self.passed_over)
-                _close(self.name, executable)
+                if not isinstance(error, DeviceTimeout):  # a call that hangs in it must not lose it
+                    _close(self.name, executable)
                 return self.passed_over
-            self._calls = tuple(Call(lane) for lane in range(executable.lanes))
-            self.free.extend(self._calls)
             self.executable, self._run = executable, run
+            self.lanes.open(busy)
             return self.attempt("load", "ok", seconds=time.perf_counter() - started)
 
     def run(self, inputs: Mapping[str, Array], call: Call, attempts: list[Attempt]) -> Mapping[str, Array] | None:
@@ -187,7 +189,7 @@ class Candidate:
 
         Args:
             inputs: Checked arrays.
-            call: The lane.
+            call: The lane, with the call's options.
             attempts: What this device did is added to it.
 
         Returns:
@@ -195,6 +197,7 @@ class Candidate:
 
         Raises:
             InputError: The backend found the caller's input to be wrong.
+            NonFiniteOutput: The answer is not finite, and the user wants to hear of that rather than another answer.
             ClosedError: The session was closed meanwhile.
             CancelledError: The call was cancelled and has ended for it.
         """
@@ -214,6 +217,11 @@ class Candidate:
                 verify_seconds = clock() - started - seconds
         except (InputError, ClosedError):
             raise
+        except NonFiniteOutput as error:
+            if error.final:
+                raise
+            attempts.append(self.attempt("run", "failed", error.problem, clock() - started, call, get_ident()))
+            return None
         except Unsupported as error:
             attempts.append(self.attempt("run", "unsupported", error.problem, clock() - started, call, get_ident()))
             return None
@@ -224,7 +232,8 @@ class Candidate:
             return None
         finally:
             call.started = 0.0
-        self.breaker.succeeded()
+            call.options = NO_OPTIONS
+        self.lanes.succeeded(call)
         self._learn(inputs, seconds)
         attempts.append(
             Attempt(
@@ -233,24 +242,59 @@ class Candidate:
         )
         return outputs
 
-    def answer_canary(self) -> None:
-        """Run the canary and tell the breaker how it went.
+    def answer_canary(self, unit: Unit) -> bool:
+        """Run the canary on a unit that is set aside, and tell its breaker how it went.
 
-        The lane is taken like any other; when none is free, those inside are still at work and the pause begins anew.
+        A lane is taken like any other; when none is free, those inside are still at work and the pause begins anew.
+
+        Returns:
+            Whether the unit has recovered.
         """
-        try:
-            call = self.free.popleft()
-        except IndexError:
-            self.breaker.failed(DeviceTimeout("no lane is free"), self.breaker.reason)
-            return
+        call = self.lanes.take_of(unit)
+        if call is None:
+            unit.breaker.failed(DeviceTimeout("no lane is free"), unit.breaker.reason)
+            return False
         try:
             if self._run is not None:
                 self._check_canary(self._run, call)
         except Exception as error:
-            self.breaker.failed(error, reason_of(error))
+            unit.breaker.failed(error, reason_of(error))
+            return False
         else:
-            self.breaker.recovered()
+            self.lanes.recovered(unit)
+            return True
         finally:
+            self.give_back(call)
+
+    def _ask_units(self, run: Run) -> list[Call]:
+        """Have each unit answer the canary; those that do not are set aside while others do.
+
+        Returns:
+            The lanes in which a canary hangs.
+
+        Raises:
+            Exception: What the first unit raised, when none answered.
+        """
+        failures: dict[Unit, Exception] = {}
+        busy: list[Call] = []
+        for unit in self.lanes.units:
+            call = next(call for call in self.lanes.calls if call.lane in unit.lanes)
+            check = functools.partial(self._check_canary, run, call)
+            try:
+                within(self.patience, check, functools.partial(self._late, call))
+            except Exception as error:
+                failures[unit] = error
+                if isinstance(error, DeviceTimeout):
+                    busy.append(call)
+        if len(failures) == len(self.lanes.units):
+            raise next(iter(failures.values()))
+        for unit, failure in failures.items():
+            _log.warning("%s: %s did not answer the canary and is set aside: %s", self.name, unit.name, failure)
+            self.lanes.shut(unit, failure, f"the canary failed: {reason_of(failure)}")
+        return busy
+
+    def _late(self, call: Call) -> None:
+        if self._run is not None:
             self.give_back(call)
 
     def _check_canary(self, run: Run, call: Call) -> None:
@@ -270,12 +314,12 @@ class Candidate:
         self, error: Exception, seconds: float, attempts: list[Attempt], call: Call | None = None, thread: int = 0
     ) -> None:
         """Note a failure of the device in the record and in the breaker."""
-        attempt = self.attempt("run", "failed", reason_of(error), seconds, call, thread)
+        reason = reason_of(error)
+        told = reason if call is None else self.lanes.unit_of(call).told(reason)
+        attempt = self.attempt("run", "failed", told, seconds, call, thread)
         attempts.append(attempt)
         _log.warning("%s", attempt)
-        if self.breaker.failed(error, attempt.reason):
-            _log.warning("%s is set aside; it is tried again in %.1f s", self.name, self.breaker.retry_in)
-            self.shut()
+        self._set_aside(error, reason, call)
 
     def answer(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """One answer outside of any request, on a lane of its own, which is waited for. Raises what the run raised."""
@@ -283,12 +327,10 @@ class Candidate:
             run = self._run
             if run is None:
                 raise ClosedError("the device is not ready")
-            try:
-                call = self.free.popleft()
-            except IndexError:
-                time.sleep(_LANE_POLL)
-            else:
+            call = self.lanes.take()
+            if call is not None:
                 break
+            time.sleep(_LANE_POLL)
         try:
             outputs = run(inputs, call)
             self._signature.check_outputs(outputs)
@@ -298,16 +340,22 @@ class Candidate:
 
     def distrust(self, error: WrongAnswer) -> None:
         """Set the device aside for a wrong answer that was found after it had been given."""
-        if self.breaker.failed(error, reason_of(error)):
-            _log.warning("%s is set aside; it is tried again in %.1f s", self.name, self.breaker.retry_in)
+        self._set_aside(error, reason_of(error), None)
+
+    def _set_aside(self, error: Exception, reason: str, call: Call | None) -> None:
+        shut = self.lanes.failed(error, reason, call)
+        for unit in shut:
+            name = f"{self.name} {unit.name}".strip()
+            _log.warning("%s is set aside; it is tried again in %.1f s", name, unit.breaker.retry_in)
+        if shut:
             self.shut()
 
     def shut_out(self) -> Attempt | None:
         """Why a request does not come here now, as its record shows it; None when it may."""
         if self.passed_over is not None:
             return self.passed_over
-        if self.breaker.state != "closed":
-            return self.attempt("run", "set aside", f"failed earlier: {self.breaker.reason}")
+        if not self.lanes.healthy:
+            return self.attempt("run", "set aside", f"failed earlier: {self.lanes.reason}")
         return None
 
     @property
@@ -328,11 +376,12 @@ class Candidate:
         """Seconds until a lane is expected to be free, what is planned included; None when nothing is known."""
         if self.free:
             return 0.0
-        if self._last is None or self._last[1].median is None or not self._calls:
+        running = self.lanes.running
+        if self._last is None or self._last[1].median is None or not running:
             return None
         typical = self._last[1].median
-        first = min(max(0.0, call.started + typical - now) for call in self._calls)
-        return first + self.backlog / len(self._calls)
+        first = min(max(0.0, call.started + typical - now) for call in running)
+        return first + self.backlog / len(running)
 
     def cancelled(self, call: Call, reason: str) -> Attempt:
         """The attempt of a running call that is given up now."""
@@ -363,17 +412,9 @@ class Candidate:
             executable, self.executable, self._run = self.executable, None, None
         if executable is None:
             return True
-        deadline = time.monotonic() + timeout
-        taken = 0
-        while taken < len(self._calls):
-            try:
-                self.free.popleft()
-                taken += 1
-            except IndexError:
-                if time.monotonic() >= deadline:
-                    _log.warning("%s still has a call running; its executable is not freed", self.name)
-                    return False
-                time.sleep(0.001)
+        if not self.lanes.withdraw(timeout):
+            _log.warning("%s still has a call running; its executable is not freed", self.name)
+            return False
         _close(self.name, executable)
         return True
 

@@ -15,10 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hetero.backend import NO_OPTIONS
 from hetero.errors import AllDevicesFailed, ClosedError, FallbackForbidden, OptionError
 from hetero.scheduler.board import Assignment, Board
 from hetero.scheduler.candidate import Candidate
 from hetero.scheduler.flight import Flight
+from hetero.scheduler.lanes import Unit
 from hetero.scheduler.request import Request
 from hetero.scheduler.timers import Timers
 from hetero.scheduler.workers import Workers
@@ -125,9 +127,8 @@ class Dispatcher:
         first = self.candidates[0]
         if not self._first_is_best or self.board.waiting or not first.usable:
             return None
-        try:
-            call = first.free.popleft()
-        except IndexError:
+        call = first.lanes.take()
+        if call is None:
             return None
         clock = self.board.clock
         started = record.arrived = clock()
@@ -165,6 +166,8 @@ class Dispatcher:
                     continue
                 candidate, call = taken
                 try:
+                    if request.options is not None:
+                        call.options = request.options.get(candidate.backend, NO_OPTIONS)
                     outputs = candidate.run(request.inputs, call, record.attempts)
                 finally:
                     self.board.give_back(candidate, call)
@@ -214,8 +217,9 @@ class Dispatcher:
     def check_health(self) -> None:
         """Send a canary to each candidate whose pause is over."""
         for candidate in self.candidates:
-            if candidate.ready and candidate.breaker.state == "open" and candidate.breaker.due():
-                self._workers.do(functools.partial(self._canary, candidate))
+            if candidate.ready:
+                for unit in candidate.lanes.due():
+                    self._workers.do(functools.partial(self._canary, candidate, unit))
 
     def prepare(self, request: Request) -> None:
         """See that somebody is left who can take the request; note in its record who is shut out, and why.
@@ -238,7 +242,7 @@ class Dispatcher:
                 request.record.attempts.append(reason)
         # Rather the last device standing, though it failed a moment ago, than no answer; a hung one would take longer.
         for candidate in request.candidates:
-            if candidate not in request.failed and candidate.ready and not candidate.breaker.hung:
+            if candidate not in request.failed and candidate.ready and not candidate.lanes.hung:
                 request.forced = candidate
                 return
         raise self.nobody_left(request)
@@ -278,10 +282,9 @@ class Dispatcher:
             raise given
         return given
 
-    def _canary(self, candidate: Candidate) -> None:
-        candidate.answer_canary()
-        if candidate.usable:
-            _log.warning("%s has recovered", candidate.name)
+    def _canary(self, candidate: Candidate, unit: Unit) -> None:
+        if candidate.answer_canary(unit):
+            _log.warning("%s has recovered", f"{candidate.name} {unit.name}".strip())
             self.board.changed(candidate)
         else:
             self._ask_again(candidate)
@@ -292,7 +295,7 @@ class Dispatcher:
 
     def _ask_again(self, candidate: Candidate) -> None:
         """Send a canary when the pause is over, whether or not requests come by then."""
-        self._timers.at(self.board.clock() + candidate.breaker.retry_in, self.check_health)
+        self._timers.at(self.board.clock() + candidate.lanes.retry_in, self.check_health)
 
     @property
     def timeout(self) -> float | None:

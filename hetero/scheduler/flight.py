@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hetero.backend import Call
+from hetero.backend import NO_OPTIONS, Call
 from hetero.errors import DeadlineExceeded, DeviceTimeout, QueueFull
 from hetero.scheduler.board import Assignment
 from hetero.scheduler.candidate import Candidate
@@ -163,6 +163,8 @@ class Flight:
         failure: BaseException | None = None
         outputs: Outputs | None = None
         try:
+            if request.options is not None:
+                call.options = request.options.get(candidate.backend, NO_OPTIONS)
             outputs = candidate.run(request.inputs, call, attempts)
         except BaseException as error:
             failure = error

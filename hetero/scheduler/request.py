@@ -29,6 +29,7 @@ class Request:
         deadline: When the answer stops being of use, on the scheduler's clock; None for never.
         candidates: Where it may run, in order.
         forbid_fallback: Only the first candidate may answer.
+        options: For this request alone, by backend.
         recorded: Its record goes to the Runtime's; a batch's does not, its members' do.
         owner: The session, kept alive until the request is done.
         admitted: It has been let into the queue before, and needs no room again.
@@ -53,6 +54,7 @@ class Request:
         "forced",
         "inputs",
         "number",
+        "options",
         "order",
         "owner",
         "planned",
@@ -78,6 +80,7 @@ class Request:
         forbid_fallback: bool = False,
         owner: object = None,
         recorded: bool = True,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
         ageing: float = 1.0,
     ) -> None:
         self.inputs = inputs
@@ -92,6 +95,7 @@ class Request:
         self.forbid_fallback = forbid_fallback
         self.owner = owner
         self.recorded = recorded
+        self.options = options
         self.tried: set[Candidate] = set()
         self.admitted = False
         self.failed: set[Candidate] = set()

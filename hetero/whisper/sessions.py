@@ -14,7 +14,8 @@ from hetero.tensors import Array, shape_text
 from hetero.whisper.models import WhisperModel
 
 if TYPE_CHECKING:
-    from hetero.runtime import Options, Runtime
+    from hetero.options import Options
+    from hetero.runtime import Runtime
     from hetero.scheduler.dispatch import Fallback
     from hetero.session import Session
 

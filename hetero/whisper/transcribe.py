@@ -24,7 +24,8 @@ from hetero.whisper.windows import FRAME_RATE, FRAMES, window
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from hetero.runtime import Options, Runtime
+    from hetero.options import Options
+    from hetero.runtime import Runtime
     from hetero.scheduler.dispatch import Fallback
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)

@@ -79,6 +79,7 @@ def test_the_json_has_the_documented_keys(line: Line) -> None:
         "help": "How many threads.",
         "choices": [],
         "minimum": 1,
+        "per_call": False,
     }
 
 

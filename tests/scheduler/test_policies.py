@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from hetero.backend import Call
 from hetero.errors import ClosedError, QueueFull
 from hetero.scheduler.board import Board
+from hetero.scheduler.lanes import Lanes
 from hetero.scheduler.policy import Chain, Efficiency, Exploring, Fastest, Policy, Throughput
 from hetero.scheduler.request import Request
 from hetero.telemetry.records import Record
@@ -31,7 +31,10 @@ class Worker:
     def __init__(self, name: str, speed: float, clock: Clock, lanes: int = 1, known: bool = True) -> None:
         self.name = name
         self.speed = speed
-        self.free = deque(Call(lane) for lane in range(lanes))
+        self.lanes = Lanes(clock)
+        self.lanes.prepare(lanes, ())
+        self.lanes.open()
+        self.free = self.lanes.free
         self.usable = True
         self.known = known
         self.watts: float | None = None

@@ -1,0 +1,240 @@
+"""The lanes of a loaded program, by the units of hardware that they run on, and the health of each unit.
+
+A unit is a part of a device that can fail by itself: a core of an NPU. Of most devices the whole is one unit. While
+some units are set aside the device goes on with the lanes of the others; when all are, it is set aside as a whole.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from hetero.backend import Call
+from hetero.errors import DeviceTimeout
+from hetero.scheduler.breaker import Breaker
+
+
+class Unit:
+    """A part of a device with a health of its own.
+
+    Attributes:
+        name: As the backend calls it; empty for the whole device.
+        breaker: Its health.
+        lanes: The numbers of its lanes.
+    """
+
+    def __init__(self, name: str, breaker: Breaker, lanes: Sequence[int]) -> None:
+        self.name = name
+        self.breaker = breaker
+        self.lanes = frozenset(lanes)
+
+    def told(self, reason: str) -> str:
+        """A reason with the unit's name before it."""
+        return f"{self.name}: {reason}" if self.name else reason
+
+
+class Lanes:
+    """Calls whose lane is free, and those that are kept back with their unit. Safe to use from several threads.
+
+    Attributes:
+        free: Calls whose lane is free and whose unit is healthy; of all units, when none is.
+        units: In the order of their first lanes.
+        calls: One per lane.
+        healthy: At least one unit is.
+
+    Args:
+        clock: Seconds, on the scheduler's clock.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: list[Call] = []
+        self._shut: frozenset[int] = frozenset()
+        self._numbers = itertools.count()
+        self.free: deque[Call] = deque()
+        self.calls: tuple[Call, ...] = ()
+        self.units: tuple[Unit, ...] = (Unit("", Breaker(clock=clock), (0,)),)
+        self.healthy = True
+
+    def prepare(self, lanes: int, units: Sequence[str]) -> None:
+        """Lanes 0 to `lanes - 1`, each on the unit that is named in its place; none of them is free yet."""
+        self.calls = tuple(Call(lane) for lane in range(lanes))
+        names = list(dict.fromkeys(units))
+        if len(names) > 1:
+            self.units = tuple(
+                Unit(name, Breaker(clock=self._clock), [lane for lane, unit in enumerate(units) if unit == name])
+                for name in names
+            )
+        else:
+            self.units = (Unit("", self.units[0].breaker, range(lanes)),)
+
+    def open(self, busy: Sequence[Call] = ()) -> None:
+        """Make the lanes free, except those in which a call hangs."""
+        self.free.extend(call for call in self.calls if call not in busy)
+        self._sort()
+
+    def take(self) -> Call | None:
+        """A free lane; None when there is none."""
+        try:
+            call = self.free.popleft()
+        except IndexError:
+            return None
+        call.number = next(self._numbers)
+        return call
+
+    def give_back(self, call: Call) -> None:
+        """A lane is free again."""
+        self.free.append(call)
+        if self._shut:
+            self._sort()
+
+    def unit_of(self, call: Call) -> Unit:
+        """The unit on which a call's lane is."""
+        return next(unit for unit in self.units if call.lane in unit.lanes)
+
+    def succeeded(self, call: Call) -> None:
+        """A call was answered."""
+        units = self.units
+        (units[0] if len(units) == 1 else self.unit_of(call)).breaker.succeeded()
+
+    def failed(self, error: Exception, reason: str, call: Call | None) -> list[Unit]:
+        """Tell the breaker of the call's unit, or of every unit, of a failure.
+
+        Returns:
+            The units that are set aside now for it.
+        """
+        units = self.units if call is None else (self.unit_of(call),)
+        shut = [unit for unit in units if unit.breaker.failed(error, reason)]
+        if shut:
+            self._sort()
+        return shut
+
+    def shut(self, unit: Unit, error: Exception, reason: str) -> None:
+        """Set a unit aside, whatever its breaker would tolerate."""
+        unit.breaker.trip(error, reason)
+        self._sort()
+
+    def recovered(self, unit: Unit) -> None:
+        """A unit is healthy again."""
+        unit.breaker.recovered()
+        self._sort()
+
+    def take_of(self, unit: Unit) -> Call | None:
+        """A lane of a unit that is set aside, for its canary; None when calls are still inside."""
+        with self._lock:
+            for calls in (self._kept, self.free):
+                for call in list(calls):
+                    if call.lane in unit.lanes:
+                        try:
+                            calls.remove(call)
+                        except ValueError:
+                            continue  # the short way to a lane takes no lock
+                        return call
+        return None
+
+    def due(self) -> list[Unit]:
+        """The units whose pause is over; each is told of once per pause."""
+        return [unit for unit in self.units if unit.breaker.state == "open" and unit.breaker.due()]
+
+    @property
+    def retry_in(self) -> float:
+        """Seconds until the next canary of any unit; 0 when none is waited for."""
+        return min((unit.breaker.retry_in for unit in self.units if unit.breaker.state == "open"), default=0.0)
+
+    @property
+    def hung(self) -> bool:
+        """No unit is healthy, and it was a time-out that shut one."""
+        return not self.healthy and any(unit.breaker.hung for unit in self.units)
+
+    @property
+    def reason(self) -> str:
+        """Why units are set aside; empty when all are healthy."""
+        return "; ".join(unit.told(unit.breaker.reason) for unit in self.units if unit.breaker.state != "closed")
+
+    @property
+    def running(self) -> Sequence[Call]:
+        """The calls of healthy units."""
+        return [call for call in self.calls if call.lane not in self._shut] if self._shut else self.calls
+
+    def withdraw(self, timeout: float) -> bool:
+        """Take every lane for good, waiting for those that are taken.
+
+        Returns:
+            Whether all were had in time.
+        """
+        deadline = time.monotonic() + timeout
+        taken = 0
+        while taken < len(self.calls):
+            with self._lock:
+                taken += len(self._kept)
+                self._kept.clear()
+                while self.free:
+                    self.free.popleft()
+                    taken += 1
+            if taken < len(self.calls):
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(0.001)
+        return True
+
+    def _sort(self) -> None:
+        """Keep back the free lanes of units that are set aside, and no others."""
+        with self._lock:
+            closed = [unit for unit in self.units if unit.breaker.state == "closed"]
+            self.healthy = bool(closed)
+            shut = set(self.units) - set(closed) if closed else set()
+            self._shut = frozenset(lane for unit in shut for lane in unit.lanes)
+            # The flag first: whoever gives a lane back from now on comes here too.
+            for call in list(self.free):
+                if call.lane in self._shut:
+                    try:
+                        self.free.remove(call)
+                    except ValueError:
+                        continue
+                    self._kept.append(call)
+            back = [call for call in self._kept if call.lane not in self._shut]
+            self._kept = [call for call in self._kept if call.lane in self._shut]
+            self.free.extend(back)
+
+
+def within(patience: float | None, work: Callable[[], None], late: Callable[[], None]) -> None:
+    """Do something that may hang.
+
+    Args:
+        patience: Seconds that it may take; None for as long as it takes, in this thread.
+        work: What to do.
+        late: Called when it ends after all, in its thread.
+
+    Raises:
+        DeviceTimeout: It took longer.
+        Exception: Whatever `work` raised.
+    """
+    if patience is None:
+        work()
+        return
+    lock, ended, given_up = threading.Lock(), threading.Event(), False
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failure.append(error)
+        with lock:
+            ended.set()
+            if not given_up:
+                return
+        late()
+
+    threading.Thread(target=run, name="hetero-canary", daemon=True).start()
+    ended.wait(patience)
+    with lock:
+        given_up = not ended.is_set()
+    if given_up:
+        raise DeviceTimeout(f"no answer within {patience:g} s")
+    if failure:
+        raise failure[0]
