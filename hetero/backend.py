@@ -65,6 +65,7 @@ __all__ = [
     "NonFiniteOutput",
     "Option",
     "OutOfMemory",
+    "Pace",
     "PolledExecutable",
     "Program",
     "TensorSpec",
@@ -177,6 +178,16 @@ class Call:
         self.started = 0.0
 
 
+class Pace(Protocol):
+    """Says when the next call may begin, for a device that does worse when it is given more than it can take."""
+
+    def due_in(self) -> float:
+        """Seconds until a call may begin; 0 for now. Must be quick; called under the scheduler's lock."""
+
+    def began(self) -> None:
+        """A call begins now; called in place of the next `due_in`, under the same lock."""
+
+
 class Executable(ABC):
     """A program loaded on a device, for a runtime whose blocking call releases the GIL.
 
@@ -186,12 +197,15 @@ class Executable(ABC):
             themselves: one that hangs or is lost is set aside alone, and the other lanes go on. Empty: there are none.
         batch: How many items one launch takes for the price of one.
         details: What was decided at load (driver, provider, threads), shown by `explain()`.
+        pace: When calls may begin; None for whenever a lane is free. Requests that come too soon wait, or are refused
+            with QueueFull where the session was loaded with `on_full="raise"`.
     """
 
     lanes: int = 1
     units: Sequence[str] = ()
     batch: int = 1
     details: Mapping[str, Any] = {}
+    pace: Pace | None = None
 
     @abstractmethod
     def run(self, inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
@@ -240,12 +254,15 @@ class PolledExecutable(ABC):
             themselves: one that hangs or is lost is set aside alone, and the other lanes go on. Empty: there are none.
         batch: How many items one launch takes for the price of one.
         details: What was decided at load, shown by `explain()`.
+        pace: When calls may begin; None for whenever a lane is free. Requests that come too soon wait, or are refused
+            with QueueFull where the session was loaded with `on_full="raise"`.
     """
 
     lanes: int = 1
     units: Sequence[str] = ()
     batch: int = 1
     details: Mapping[str, Any] = {}
+    pace: Pace | None = None
 
     @abstractmethod
     def start(self, inputs: Mapping[str, Array], call: Call) -> Ticket:

@@ -36,6 +36,8 @@ from hetero.telemetry.records import Records
 
 _log = logging.getLogger(__name__)
 
+_FIRST_RUN = 10.0
+
 
 @dataclass(frozen=True)
 class Absent:
@@ -190,7 +192,7 @@ class Runtime:
                 of one, when not given. Needs a program whose inputs and outputs share a symbolic first dimension.
             batch_delay: Seconds that a request waits for others to share its launch, at most.
             timeout: Seconds after which a call on a device counts as hung: the device is set aside, the request goes
-                on elsewhere.
+                on elsewhere. The canary at load, which is a first run, is given ten times as many.
             max_waiting: How many requests may wait for a lane.
             max_waiting_bytes: How many bytes of inputs may wait.
             on_full: When more would wait: `wait` for room, or `raise` QueueFull.
@@ -219,6 +221,8 @@ class Runtime:
                 fix="export it with a dynamic first dimension, or leave batch= out",
             )
         candidates = self._candidates(program, self._check_backend_names(options or {}), device)
+        for candidate in candidates:
+            candidate.patience = None if timeout is None else _FIRST_RUN * timeout
         try:
             if canary and standby and fallback == "allow":
                 ask = _canary_source(program, candidates[-1])

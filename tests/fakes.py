@@ -16,6 +16,7 @@ from hetero.backend import (
     Device,
     Executable,
     Option,
+    Pace,
     PolledExecutable,
     Program,
     TensorSpec,
@@ -41,6 +42,8 @@ class FakeExecutable(Executable):
     def __init__(self, backend: FakeBackend) -> None:
         self._backend = backend
         self.lanes = backend.lanes
+        self.units = backend.units
+        self.pace = backend.pace
         self.details = {"fake": True}
         self.closed = 0
         self.inside = 0
@@ -72,12 +75,14 @@ class FakeBackend(Backend):
     kind: ClassVar[Any] = "cpu"
     lanes: ClassVar[int] = 1
     simulated: ClassVar[bool] = False
+    units: ClassVar[Sequence[str]] = ()
+    pace: ClassVar[Pace | None] = None
     options = (
         Option("threads", int, 2, "How many threads.", minimum=1),
         Option("mode", str, "fast", "How.", choices=("fast", "exact")),
         Option("names", tuple, (), "Some names."),
         Option("share", float, 0.5, "A share.", minimum=0),
-        Option("loud", bool, False, "Loud."),
+        Option("loud", bool, False, "Loud.", per_call=True),
     )
     probing: ClassVar[Callable[[], Sequence[Device]] | None] = None
     loading: ClassVar[Callable[[], None] | None] = None
@@ -108,6 +113,8 @@ def fake(
     kind: str = "npu",
     lanes: int = 1,
     simulated: bool = False,
+    units: Sequence[str] = (),
+    pace: Pace | None = None,
     probe: Callable[[], Sequence[Device]] | None = None,
     load: Callable[[], None] | None = None,
     run: Run = double,
@@ -121,6 +128,8 @@ def fake(
             "kind": kind,
             "lanes": lanes,
             "simulated": simulated,
+            "units": units,
+            "pace": pace,
             "probing": staticmethod(probe) if probe else None,
             "loading": staticmethod(load) if load else None,
             "running": staticmethod(run),

@@ -8,6 +8,7 @@ straight to the request whose turn it is, and a device with nothing queued helps
 from __future__ import annotations
 
 import bisect
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ class Board:
 
     Attributes:
         waiting: How many requests wait for a lane.
+        later: Has something done after some seconds; the board serves a device with it whose pace held a call back.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class Board:
         self._room = threading.Condition(threading.Lock())
         self._queues: dict[Candidate | None, list[Request]] = {}
         self.waiting = 0
+        self.later: Callable[[float, Callable[[], None]], object] = lambda seconds, callback: None
+        self._held: set[Candidate] = set()
         self._bytes = 0
         self._closed = ""
 
@@ -74,7 +78,8 @@ class Board:
             again: It had been let in before, and a device has failed it: there is always room.
 
         Raises:
-            QueueFull: There was no room in time.
+            QueueFull: There was no room in time, or the pace of the device that the policy chose holds it back and it
+                is not to wait.
             ClosedError: The board was closed.
         """
         nbytes = request.nbytes
@@ -92,6 +97,8 @@ class Board:
                 )
             self._check_open()
             assignment = self._assign(request)
+            if assignment is None and wait == 0 and not again:
+                self._refuse_paced(request)
             stranded = [request] if assignment is None and self._hopeless(request) else []
             ready: list[tuple[Request, Assignment]] = []
             if stranded:
@@ -104,6 +111,7 @@ class Board:
                 ready = [
                     found for candidate in request.candidates if candidate.free for found in self._serve(candidate)
                 ]
+                self._hold(request)
             else:
                 ready = [(request, assignment)]
         _tell(ready, stranded)
@@ -180,7 +188,7 @@ class Board:
         else:
             options = [c for c in request.candidates if c.usable and c not in request.tried]
             chosen = self.policy.choose(request, options, self.clock())
-        call = chosen.lanes.take() if chosen is not None else None
+        call = chosen.take() if chosen is not None else None
         if chosen is not None and call is not None:
             return chosen, call
         request.planned = chosen
@@ -197,8 +205,10 @@ class Board:
         ready: list[tuple[Request, Assignment]] = []
         while True:
             # The lane first: calls that take the short way past the board, and canaries, take lanes without its lock.
-            call = candidate.lanes.take()
+            call = candidate.take() if candidate.pace is None or self._wanted(candidate) else None
             if call is None:
+                if candidate.pace is not None:
+                    self._serve_later(candidate)
                 return ready
             found = self._next_for(candidate) or self._help_out(candidate)
             if found is None:
@@ -208,6 +218,40 @@ class Board:
             request = queue[place]
             self._remove(queue, place)
             ready.append((request, (candidate, call)))
+
+    def _wanted(self, candidate: Candidate) -> bool:
+        # A paced call counts as begun when its lane is taken, so that must not be done in vain.
+        return bool(self._next_for(candidate) or self._help_out(candidate))
+
+    def _refuse_paced(self, request: Request) -> None:
+        """Refuse a request that would only wait for a device to keep its pace."""
+        chosen = [request.planned] if request.planned else [c for c in request.candidates if _may_take(c, request)]
+        seconds = [candidate.paced if candidate.free else 0.0 for candidate in chosen]
+        if not seconds or min(seconds) <= 0:
+            return
+        self._unplan(request)
+        raise QueueFull(
+            f"{chosen[0].name} is paced: the next request may come in {min(seconds) * 1e3:.3g} ms",
+            fix="send slower, or let requests wait (on_full='wait')",
+        )
+
+    def _hold(self, request: Request) -> None:
+        """See that a request is served whose device has a lane for it and only keeps its pace."""
+        for candidate in request.candidates:
+            if candidate.pace is not None and candidate.free:
+                self._serve_later(candidate)
+
+    def _serve_later(self, candidate: Candidate) -> None:
+        seconds = candidate.paced
+        if seconds > 0 and candidate not in self._held and self.waiting:
+            self._held.add(candidate)
+            self.later(seconds, functools.partial(self._serve_held, candidate))
+
+    def _serve_held(self, candidate: Candidate) -> None:
+        with self._room:
+            self._held.discard(candidate)
+            ready = self._serve(candidate)
+        _tell(ready)
 
     def _next_for(self, candidate: Candidate) -> tuple[list[Request], int] | None:
         """The first of those who wait for this candidate or for any."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING
 
-from hetero.backend import NO_OPTIONS, Call, Executable, Kind, PolledExecutable
+from hetero.backend import NO_OPTIONS, Call, Executable, Kind, Pace, PolledExecutable
 from hetero.errors import (
     ClosedError,
     DeviceTimeout,
@@ -68,6 +68,7 @@ class Candidate:
         shut: Called when the device, or a unit of it, was set aside.
         lanes: Its lanes and the health of the units they run on.
         free: Calls whose lane is free.
+        pace: When calls may begin; None for whenever a lane is free.
         patience: Seconds that each canary may take at load; None for as long as it takes.
         backlog: Seconds of work that is planned for it and waits.
     """
@@ -98,6 +99,7 @@ class Candidate:
         self.free = self.lanes.free
         self.shut: Callable[[], None] = lambda: None
         self.give_back: Callable[[Call], None] = self.lanes.give_back
+        self.pace: Pace | None = None
         self.patience: float | None = None
         self.backlog = 0.0
         self.canary: Callable[[], Canary | None] = lambda: None
@@ -138,8 +140,25 @@ class Candidate:
 
     @property
     def idle(self) -> bool:
-        """It has a free lane."""
-        return bool(self.free)
+        """It has a free lane, and its pace lets a call begin."""
+        return bool(self.free) and (self.pace is None or self.pace.due_in() <= 0)
+
+    @property
+    def paced(self) -> float:
+        """Seconds for which its pace holds a call back."""
+        return 0.0 if self.pace is None else max(0.0, self.pace.due_in())
+
+    def take(self) -> Call | None:
+        """A lane on which a call begins now; None when none is free, or it is too soon."""
+        pace = self.pace
+        if pace is None:
+            return self.lanes.take()
+        if pace.due_in() > 0:
+            return None
+        call = self.lanes.take()
+        if call is not None:
+            pace.began()
+        return call
 
     def load(self) -> Attempt | None:
         """Load the program, once; later calls return at once.
@@ -180,7 +199,7 @@ class Candidate:
                 if not isinstance(error, DeviceTimeout):  # a call that hangs in it must not lose it
                     _close(self.name, executable)
                 return self.passed_over
-            self.executable, self._run = executable, run
+            self.executable, self._run, self.pace = executable, run, executable.pace
             self.lanes.open(busy)
             return self.attempt("load", "ok", seconds=time.perf_counter() - started)
 
@@ -294,7 +313,8 @@ class Candidate:
         return busy
 
     def _late(self, call: Call) -> None:
-        if self._run is not None:
+        """A canary that was given up has ended after all."""
+        if self.passed_over is None:
             self.give_back(call)
 
     def _check_canary(self, run: Run, call: Call) -> None:
@@ -375,13 +395,13 @@ class Candidate:
     def wait(self, now: float) -> float | None:
         """Seconds until a lane is expected to be free, what is planned included; None when nothing is known."""
         if self.free:
-            return 0.0
+            return self.paced
         running = self.lanes.running
         if self._last is None or self._last[1].median is None or not running:
             return None
         typical = self._last[1].median
         first = min(max(0.0, call.started + typical - now) for call in running)
-        return first + self.backlog / len(running)
+        return max(self.paced, first + self.backlog / len(running))
 
     def cancelled(self, call: Call, reason: str) -> Attempt:
         """The attempt of a running call that is given up now."""

@@ -113,6 +113,7 @@ class Dispatcher:
         self._timers = timers
         self._records = records
         self._limits = limits
+        board.later = lambda seconds, callback: timers.at(board.clock() + seconds, callback)
         for candidate in self.candidates:
             candidate.give_back = functools.partial(board.give_back, candidate)
             candidate.shut = functools.partial(self._shut, candidate)
@@ -125,7 +126,7 @@ class Dispatcher:
             The outputs; None when the request has to go the long way, with what the first candidate did in its record.
         """
         first = self.candidates[0]
-        if not self._first_is_best or self.board.waiting or not first.usable:
+        if not self._first_is_best or self.board.waiting or not first.usable or first.pace is not None:
             return None
         call = first.lanes.take()
         if call is None:

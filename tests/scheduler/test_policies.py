@@ -35,6 +35,9 @@ class Worker:
         self.lanes.prepare(lanes, ())
         self.lanes.open()
         self.free = self.lanes.free
+        self.take = self.lanes.take
+        self.pace = None
+        self.paced = 0.0
         self.usable = True
         self.known = known
         self.watts: float | None = None
