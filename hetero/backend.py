@@ -195,6 +195,8 @@ class Executable(ABC):
         lanes: How many `run` calls may be in it at once.
         units: The part of the device that each lane runs on, one name a lane (`core0`), where parts can fail by
             themselves: one that hangs or is lost is set aside alone, and the other lanes go on. Empty: there are none.
+        weights: The share of the calls that each lane is meant for, one number a lane: where several are free, the one
+            furthest behind its share is taken. Empty: the one that has been free for longest.
         batch: How many items one launch takes for the price of one.
         details: What was decided at load (driver, provider, threads), shown by `explain()`.
         pace: When calls may begin; None for whenever a lane is free. Requests that come too soon wait, or are refused
@@ -203,6 +205,7 @@ class Executable(ABC):
 
     lanes: int = 1
     units: Sequence[str] = ()
+    weights: Sequence[float] = ()
     batch: int = 1
     details: Mapping[str, Any] = {}
     pace: Pace | None = None
@@ -252,6 +255,8 @@ class PolledExecutable(ABC):
         lanes: How many started runs may be uncollected at once.
         units: The part of the device that each lane runs on, one name a lane (`core0`), where parts can fail by
             themselves: one that hangs or is lost is set aside alone, and the other lanes go on. Empty: there are none.
+        weights: The share of the calls that each lane is meant for, one number a lane: where several are free, the one
+            furthest behind its share is taken. Empty: the one that has been free for longest.
         batch: How many items one launch takes for the price of one.
         details: What was decided at load, shown by `explain()`.
         pace: When calls may begin; None for whenever a lane is free. Requests that come too soon wait, or are refused
@@ -260,6 +265,7 @@ class PolledExecutable(ABC):
 
     lanes: int = 1
     units: Sequence[str] = ()
+    weights: Sequence[float] = ()
     batch: int = 1
     details: Mapping[str, Any] = {}
     pace: Pace | None = None

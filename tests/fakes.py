@@ -43,6 +43,7 @@ class FakeExecutable(Executable):
         self._backend = backend
         self.lanes = backend.lanes
         self.units = backend.units
+        self.weights = backend.weights
         self.pace = backend.pace
         self.details = {"fake": True}
         self.closed = 0
@@ -76,6 +77,7 @@ class FakeBackend(Backend):
     lanes: ClassVar[int] = 1
     simulated: ClassVar[bool] = False
     units: ClassVar[Sequence[str]] = ()
+    weights: ClassVar[Sequence[float]] = ()
     pace: ClassVar[Pace | None] = None
     options = (
         Option("threads", int, 2, "How many threads.", minimum=1),
@@ -114,6 +116,7 @@ def fake(
     lanes: int = 1,
     simulated: bool = False,
     units: Sequence[str] = (),
+    weights: Sequence[float] = (),
     pace: Pace | None = None,
     probe: Callable[[], Sequence[Device]] | None = None,
     load: Callable[[], None] | None = None,
@@ -129,6 +132,7 @@ def fake(
             "lanes": lanes,
             "simulated": simulated,
             "units": units,
+            "weights": weights,
             "pace": pace,
             "probing": staticmethod(probe) if probe else None,
             "loading": staticmethod(load) if load else None,

@@ -165,7 +165,7 @@ class IsolatedExecutable(Executable):
         self._closed = False
         self._cancellable = False
         self._process = process = backend.process()
-        self.lanes, self.units, self.batch = self._load(process)
+        self.lanes, (self.units, self.weights), self.batch = self._load(process)
         self._running = [0] * self.lanes
 
     def run(self, inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
@@ -195,7 +195,7 @@ class IsolatedExecutable(Executable):
         if not self._process.dead:
             self._process.ask(("unload", self._key), timeout=_UNLOAD)
 
-    def _load(self, process: Process) -> tuple[int, tuple[str, ...], int]:
+    def _load(self, process: Process) -> tuple[int, tuple[Sequence[str], Sequence[float]], int]:
         lanes, units, batch, self._cancellable, details = process.ask(("load", self._key, self._device, self._what))[0]
         self.details = {**details, "isolated": True, "pid": process.pid}
         return lanes, units, batch

@@ -77,11 +77,11 @@ class Worker:
             self._devices = {device.name: device for device in devices}
         return [plain_device(device) for device in devices]
 
-    def load(self, key: int, device: str, what: bytes) -> tuple[int, tuple[str, ...], int, bool, Any]:
+    def load(self, key: int, device: str, what: bytes) -> tuple[int, tuple[Any, ...], int, bool, Any]:
         """Load a program.
 
         Returns:
-            Lanes, units, batch, whether calls can be cancelled, details.
+            Lanes, units and weights, batch, whether calls can be cancelled, details.
         """
         try:
             program, options = pickle.loads(what)
@@ -97,7 +97,7 @@ class Worker:
                 f"load() gave {executable!r}, expected an Executable or PolledExecutable with at least one lane"
             )
         self._loaded[key] = loaded = _Loaded(executable)
-        units = tuple(map(str, executable.units))
+        units = tuple(map(str, executable.units)), tuple(map(float, executable.weights))
         return executable.lanes, units, executable.batch, loaded.cancellable, plain(executable.details)
 
     def run(

@@ -189,8 +189,8 @@ class Candidate:
                 _log.info("%s", self.passed_over)
                 return self.passed_over
             run = _run_of(executable)
-            self.lanes.prepare(executable.lanes, executable.units)
             try:
+                self.lanes.prepare(executable.lanes, executable.units, executable.weights)
                 busy = self._ask_units(run)
             except Exception as error:
                 seconds = time.perf_counter() - started

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from hetero.backend import Call
-from hetero.errors import DeviceTimeout
+from hetero.errors import DeviceTimeout, PluginError
 from hetero.scheduler.breaker import Breaker
 
 
@@ -55,13 +55,28 @@ class Lanes:
         self._kept: list[Call] = []
         self._shut: frozenset[int] = frozenset()
         self._numbers = itertools.count()
+        self._weights: tuple[float, ...] = ()
+        self._given: list[int] = []
         self.free: deque[Call] = deque()
         self.calls: tuple[Call, ...] = ()
         self.units: tuple[Unit, ...] = (Unit("", Breaker(clock=clock), (0,)),)
         self.healthy = True
 
-    def prepare(self, lanes: int, units: Sequence[str]) -> None:
-        """Lanes 0 to `lanes - 1`, each on the unit that is named in its place; none of them is free yet."""
+    def prepare(self, lanes: int, units: Sequence[str], weights: Sequence[float] = ()) -> None:
+        """Lanes 0 to `lanes - 1`, each with the unit and the weight in its place; none of them is free yet.
+
+        Raises:
+            PluginError: There are units or weights, but not one a lane, or a weight is not above 0.
+        """
+        for what, given in (("units", units), ("weights", weights)):
+            if len(given) not in (0, lanes):
+                raise PluginError(
+                    f"an executable of {lanes} lanes has {len(given)} {what}, expected one a lane or none"
+                )
+        if any(not weight > 0 for weight in weights):
+            raise PluginError(f"an executable has the weights {tuple(weights)}, expected numbers above 0")
+        self._weights = tuple(weights) if len(set(weights)) > 1 else ()
+        self._given = [0] * lanes
         self.calls = tuple(Call(lane) for lane in range(lanes))
         names = list(dict.fromkeys(units))
         if len(names) > 1:
@@ -79,12 +94,30 @@ class Lanes:
 
     def take(self) -> Call | None:
         """A free lane; None when there is none."""
-        try:
-            call = self.free.popleft()
-        except IndexError:
-            return None
+        if self._weights:
+            call = self._take_weighed()
+            if call is None:
+                return None
+        else:
+            try:
+                call = self.free.popleft()
+            except IndexError:
+                return None
         call.number = next(self._numbers)
         return call
+
+    def _take_weighed(self) -> Call | None:
+        while True:
+            given, weights = self._given, self._weights
+            call = min(list(self.free), key=lambda call: (given[call.lane] + 1) / weights[call.lane], default=None)
+            if call is None:
+                return None
+            try:
+                self.free.remove(call)
+            except ValueError:
+                continue  # somebody else was quicker
+            given[call.lane] += 1
+            return call
 
     def give_back(self, call: Call) -> None:
         """A lane is free again."""

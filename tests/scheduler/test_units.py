@@ -229,3 +229,25 @@ def test_an_option_that_is_settled_at_load_is_refused_for_one_call(make_runtime:
         hetero.errors.OptionError, match="settled when the program is loaded; for one call there is: loud"
     ):
         session(X, options={"npu": {"threads": 3}})
+
+
+def test_a_lane_of_twice_the_weight_gets_twice_the_calls_where_both_are_free(make_runtime: Make) -> None:
+    lanes: list[int] = []
+
+    def run(inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
+        lanes.append(call.lane)
+        return double(inputs, call)
+
+    session = make_runtime(fake("npu", lanes=2, weights=(2, 1), run=run), chain=["npu"]).load(DOUBLE, canary=False)
+    for _ in range(300):
+        session(X)
+    assert (lanes.count(0), lanes.count(1)) == (200, 100)
+
+
+@pytest.mark.parametrize("wrong", [{"units": ["core0"]}, {"weights": (1, 2, 3)}, {"weights": (1, 0)}])
+def test_units_and_weights_that_do_not_fit_the_lanes_are_the_plugins_mistake(
+    make_runtime: Make, wrong: dict[str, Any]
+) -> None:
+    session = make_runtime(fake("npu", lanes=2, **wrong), fake("cpu", kind="cpu")).load(DOUBLE)
+    assert "an executable" in session.explain().candidates[0].reason
+    assert session.run(X).record.device == "cpu"

@@ -5,9 +5,11 @@ One description for both simulators; `to_text` is the form in which the C librar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast, get_args
+
+from hetero.errors import OptionError
 
 Fault = Literal["fail", "timeout", "lost", "hang", "nan", "garbage"]
 """What a run may do instead of answering.
@@ -64,3 +66,62 @@ class SimulatedNpu:
             "driver_version": self.driver_version,
         }
         return ";".join(f"{key}={value}" for key, value in pairs.items())
+
+    @classmethod
+    def from_text(cls, text: str, *, platform: str) -> SimulatedNpu:
+        """Read what `to_text` writes, or any part of it.
+
+        Args:
+            text: `job_us=20000;faults=nan:0.01`; empty for nothing out of the ordinary.
+            platform: Where the text names none.
+
+        Raises:
+            OptionError: A key or a value that cannot be read.
+        """
+        npu = cls(platform=platform)
+        for pair in filter(None, (part.strip() for part in text.split(";"))):
+            key, _, value = pair.partition("=")
+            try:
+                npu = replace(npu, **_read(key.strip(), value.strip()))
+            except (KeyError, ValueError):
+                raise OptionError(
+                    f"a simulated NPU cannot be described by {pair!r}",
+                    fix=f"write key=value; keys: {', '.join(_READERS)}; faults: {', '.join(get_args(Fault))}",
+                ) from None
+        return npu
+
+
+def _read(key: str, value: str) -> dict[str, Any]:
+    name, reader = _READERS[key]
+    if not value:
+        return {} if name not in ("job_seconds", "hung_core") else {name: None}
+    return {name: reader(value)}
+
+
+def _factors(text: str) -> tuple[float, ...]:
+    return tuple(float(factor) for factor in text.split(","))
+
+
+def _faults(text: str) -> dict[Fault, float]:
+    shares: dict[Fault, float] = {}
+    for part in text.split(","):
+        kind, _, share = part.partition(":")
+        if kind not in get_args(Fault) or not 0 <= float(share) <= 1:
+            raise ValueError(part)
+        shares[cast(Fault, kind)] = float(share)
+    return shares
+
+
+_READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "platform": ("platform", str),
+    "job_us": ("job_seconds", lambda text: int(text) / 1e6),
+    "speedup": ("speedup", _factors),
+    "slowness": ("slowness", _factors),
+    "fp16": ("fp16", lambda text: bool(int(text))),
+    "faults": ("faults", _faults),
+    "hung_core": ("hung_core", int),
+    "hung_after": ("hung_after", int),
+    "seed": ("seed", int),
+    "library_version": ("library_version", str),
+    "driver_version": ("driver_version", str),
+}
