@@ -53,7 +53,8 @@ class Board:
         self.policy = policy
         self._max_waiting = max_waiting
         self._max_bytes = max_waiting_bytes
-        self._room = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
         self._queues: dict[Candidate | None, list[Request]] = {}
         self.waiting = 0
         self.later: Callable[[float, Callable[[], None]], object] = lambda seconds, callback: None
@@ -63,7 +64,7 @@ class Board:
 
     def take(self, request: Request) -> Assignment | None:
         """A lane for a request at once, unless somebody waits who comes before it; None when it has to wait."""
-        with self._room:
+        with self._lock:
             self._check_open()
             if self.waiting and any(queue and queue[0] < request for queue in self._queues.values()):
                 return None
@@ -183,9 +184,10 @@ class Board:
 
     def _assign(self, request: Request) -> Assignment | None:
         """A free lane by the policy's choice; else the plan is noted in the request."""
-        if request.forced is not None:
-            chosen: Candidate | None = request.forced
-        else:
+        first, chosen = request.candidates[0], request.forced
+        if chosen is None and self.policy.prefers_first and not request.tried and first.usable and first.idle:
+            chosen = first
+        if chosen is None:
             options = [c for c in request.candidates if c.usable and c not in request.tried]
             chosen = self.policy.choose(request, options, self.clock())
         call = chosen.take() if chosen is not None else None

@@ -201,6 +201,8 @@ class Candidate:
                 return self.passed_over
             self.executable, self._run, self.pace = executable, run, executable.pace
             self.lanes.open(busy)
+            if self.lanes.reason:
+                self.shut()
             return self.attempt("load", "ok", seconds=time.perf_counter() - started)
 
     def run(self, inputs: Mapping[str, Array], call: Call, attempts: list[Attempt]) -> Mapping[str, Array] | None:

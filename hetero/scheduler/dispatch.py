@@ -117,6 +117,7 @@ class Dispatcher:
         for candidate in self.candidates:
             candidate.give_back = functools.partial(board.give_back, candidate)
             candidate.shut = functools.partial(self._shut, candidate)
+        self._sick = {candidate for candidate in self.candidates if candidate.ready and candidate.lanes.reason}
         self._first_is_best = board.policy.prefers_first or len(candidates) == 1
 
     def call_first(self, inputs: Outputs, record: Record) -> Outputs | None:
@@ -216,8 +217,8 @@ class Dispatcher:
                     return
 
     def check_health(self) -> None:
-        """Send a canary to each candidate whose pause is over."""
-        for candidate in self.candidates:
+        """Send a canary to each candidate, or unit of one, whose pause is over."""
+        for candidate in list(self._sick):
             if candidate.ready:
                 for unit in candidate.lanes.due():
                     self._workers.do(functools.partial(self._canary, candidate, unit))
@@ -229,7 +230,10 @@ class Dispatcher:
             AllDevicesFailed: Nobody is left.
             FallbackForbidden: The only candidate allowed is not.
         """
-        self.check_health()
+        if self._sick:
+            self.check_health()
+        elif not request.tried and request.candidates[0].usable:
+            return
         for candidate in request.candidates:
             if candidate in request.tried:
                 continue
@@ -284,13 +288,19 @@ class Dispatcher:
         return given
 
     def _canary(self, candidate: Candidate, unit: Unit) -> None:
-        if candidate.answer_canary(unit):
+        recovered = candidate.answer_canary(unit)
+        if not candidate.lanes.reason:
+            self._sick.discard(candidate)
+            if candidate.lanes.reason:  # a failure in between must not be forgotten
+                self._sick.add(candidate)
+        if recovered:
             _log.warning("%s has recovered", f"{candidate.name} {unit.name}".strip())
             self.board.changed(candidate)
         else:
             self._ask_again(candidate)
 
     def _shut(self, candidate: Candidate) -> None:
+        self._sick.add(candidate)
         self.board.changed(candidate)
         self._ask_again(candidate)
 
@@ -307,7 +317,10 @@ class Dispatcher:
         """Close a request's record."""
         record = request.record
         record.total_seconds = self.board.clock() - request.arrived
-        at_work = sum(a.seconds + a.verify_seconds for a in record.attempts if a.stage == "run")
+        at_work = 0.0
+        for attempt in record.attempts:
+            if attempt.stage == "run":
+                at_work += attempt.seconds + attempt.verify_seconds
         record.wait_seconds = max(0.0, record.total_seconds - at_work)
         if error is not None:
             record.error = f"{type(error).__name__}: {error}"
