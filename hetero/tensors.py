@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hetero.errors import InputError, WrongAnswer
+from hetero.memory.arrays import PooledArray
 
 Array = NDArray[Any]
 Dim = int | str | None
@@ -143,6 +144,8 @@ class Signature:
 
 def _array(value: Any, spec: TensorSpec) -> Array:
     """`value` as a C-contiguous array of the spec's dtype, or the reason why that would change its meaning."""
+    if isinstance(value, PooledArray):
+        value = value.array
     if not isinstance(value, np.ndarray | np.generic):
         try:
             return _converted(value, spec)
