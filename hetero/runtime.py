@@ -352,7 +352,7 @@ class Runtime:
         size = batch or max((c.executable.batch for c in dispatcher.candidates if c.executable is not None), default=1)
         if size == 1 or batch_dimension(program) is None:
             return None
-        return Batcher(dispatcher, program, size, delay, self.timers)
+        return Batcher(dispatcher, program, size, delay, self.timers, self._memory.host)
 
     def _check_open(self) -> None:
         if self._closed:

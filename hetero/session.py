@@ -15,6 +15,8 @@ from hetero.explain import CandidateReport, Explanation
 from hetero.program import Program
 from hetero.scheduler.batching import Batcher
 from hetero.scheduler.candidate import Candidate
+from hetero.memory.arrays import PooledArray
+from hetero.scheduler.delivery import Delivery
 from hetero.scheduler.dispatch import Dispatcher, Fallback
 from hetero.scheduler.policy import pick
 from hetero.scheduler.request import Request
@@ -23,6 +25,9 @@ from hetero.tensors import Array
 
 if TYPE_CHECKING:
     from hetero.runtime import Runtime
+
+Out = Array | PooledArray | Mapping[str, Array | PooledArray] | None
+"""The caller's own arrays for an answer; see `Session`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,10 @@ class Session:
     - `fallback`: `"forbid"` makes the first candidate's failure an error; as set at load, when not given;
     - `priority`: higher goes first among those that wait; a step outweighs a second of waiting;
     - `deadline`: seconds from now after which the answer is of no use: a request that waits then is not started, one
-      that runs is cancelled or left behind, and DeadlineExceeded is raised.
+      that runs is cancelled or left behind, and DeadlineExceeded is raised;
+    - `out` (but for `map`): where the answer is to be written: an array, or arrays by output name, each C-contiguous,
+      writable, of the output's dtype and shape, and apart from the inputs. What comes back is that array. It belongs
+      to the request until that has ended; then nobody writes to it any more. See the page on memory.
 
     Attributes:
         program: What is run.
@@ -97,20 +105,21 @@ class Session:
         fallback: Fallback | None = None,
         priority: int = 0,
         deadline: float | None = None,
+        out: Out = None,
     ) -> Any:
         """Run here: in this thread, unless a deadline or the session's timeout has to be kept.
 
         Raises:
-            InputError: The inputs do not fit the program.
+            InputError: The inputs do not fit the program, or the answer does not fit `out`.
             AllDevicesFailed: No device answered; `attempts` tells each one's reason.
             FallbackForbidden: The first candidate did not answer.
             DeadlineExceeded: The deadline passed.
             QueueFull: Too many requests wait already, and the session was loaded with `on_full="raise"`.
             ClosedError: The session is closed.
         """
-        if device is None and fallback is None and deadline is None and self._plain:
+        if out is None and device is None and fallback is None and deadline is None and self._plain:
             return _value(self._run_plain(inputs, priority)[0])
-        return _value(self._run(self._request(inputs, device, fallback, priority, deadline)))
+        return _value(self._run(self._request(inputs, device, fallback, priority, deadline, out)))
 
     def run(
         self,
@@ -119,11 +128,12 @@ class Session:
         fallback: Fallback | None = None,
         priority: int = 0,
         deadline: float | None = None,
+        out: Out = None,
     ) -> Result:
         """Run here and give the record with the answer. Errors as for a call."""
-        if device is None and fallback is None and deadline is None and self._plain:
+        if out is None and device is None and fallback is None and deadline is None and self._plain:
             return Result(*self._run_plain(inputs, priority))
-        request = self._request(inputs, device, fallback, priority, deadline)
+        request = self._request(inputs, device, fallback, priority, deadline, out)
         return Result(self._run(request), request.record)
 
     def submit(
@@ -133,16 +143,18 @@ class Session:
         fallback: Fallback | None = None,
         priority: int = 0,
         deadline: float | None = None,
+        out: Out = None,
     ) -> concurrent.futures.Future[Any]:
         """Run in a thread of the Runtime.
 
-        Inputs are checked before this returns, and must not be changed until the future is done. Cancelling the future
+        Inputs are checked before this returns, and must not be changed until the future is done; nor may `out` be used
+        until then. Cancelling the future
         ends a running call where the device's runtime can be interrupted.
 
         Returns:
             A future of what a call would return.
         """
-        return self._submit(self._request(inputs, device, fallback, priority, deadline), _value)
+        return self._submit(self._request(inputs, device, fallback, priority, deadline, out), _value)
 
     async def arun(
         self,
@@ -151,12 +163,18 @@ class Session:
         fallback: Fallback | None = None,
         priority: int = 0,
         deadline: float | None = None,
+        out: Out = None,
     ) -> Any:
         """Run in a thread of the Runtime while the event loop goes on. Returns what a call would."""
         import asyncio
 
-        future = self.submit(*inputs, device=device, fallback=fallback, priority=priority, deadline=deadline)
-        return await asyncio.wrap_future(future)
+        request = self._request(inputs, device, fallback, priority, deadline, out)
+        try:
+            return await asyncio.wrap_future(self._submit(request, _value))
+        except BaseException:
+            # Whoever cancels the task is told that it is over, also where the device cannot be interrupted.
+            request.withdraw()
+            raise
 
     def map(
         self,
@@ -266,6 +284,7 @@ class Session:
         fallback: Fallback | None,
         priority: int,
         deadline: float | None,
+        out: Out = None,
     ) -> Request:
         if self._closed:
             self._check_open()
@@ -276,7 +295,8 @@ class Session:
         forbid = (fallback or self.fallback) == "forbid"
         if deadline is not None and not deadline > 0:
             raise OptionError(f"deadline is {deadline!r}, expected seconds from now, more than 0")
-        return self._request_of(feed, Record(self.program.name), candidates, forbid, priority, deadline)
+        delivery = None if out is None else Delivery(out, self.program.signature, feed)
+        return self._request_of(feed, Record(self.program.name), candidates, forbid, priority, deadline, delivery)
 
     def _request_of(
         self,
@@ -286,6 +306,7 @@ class Session:
         forbid: bool,
         priority: int,
         deadline: float | None,
+        delivery: Delivery | None = None,
     ) -> Request:
         now = self._clock()
         return Request(
@@ -297,6 +318,7 @@ class Session:
             deadline=None if deadline is None else now + deadline,
             forbid_fallback=forbid,
             owner=self,
+            delivery=delivery,
         )
 
     def _run_plain(self, inputs: Sequence[Any], priority: int) -> tuple[Mapping[str, Array], Record]:
@@ -316,7 +338,12 @@ class Session:
     def _run(self, request: Request) -> Mapping[str, Array]:
         if request.deadline is None and self._dispatcher.timeout is None and self._batcher is None:
             return self._dispatcher.call(request)
-        outputs: Mapping[str, Array] = self._submit(request, lambda outputs: outputs).result()
+        future = self._submit(request, lambda outputs: outputs)
+        try:
+            outputs: Mapping[str, Array] = future.result()
+        except BaseException:
+            request.withdraw()  # interrupted, this thread leaves a request that goes on
+            raise
         return outputs
 
     def _check_open(self) -> None:

@@ -101,6 +101,15 @@ class Signature:
             self._passed = shapes
         return dict(zip(self._names, arrays, strict=True))
 
+    def sizes(self, inputs: Mapping[str, Array]) -> dict[str, int]:
+        """The size of each symbolic dimension that the inputs have."""
+        return {
+            dim: size
+            for spec in self.inputs
+            for dim, size in zip(spec.shape or (), inputs[spec.name].shape, strict=False)
+            if isinstance(dim, str)
+        }
+
     def check_outputs(self, outputs: Mapping[str, Array]) -> None:
         """Refuse an answer that is not of the form the program declares.
 

@@ -176,12 +176,15 @@ class Dispatcher:
                 if taken is None:
                     continue
                 candidate, call = taken
+                if request.delivery is not None:
+                    candidate.offer(call, request.delivery.arrays)
                 try:
                     outputs = candidate.run(request.inputs, call, record.attempts)
                 finally:
+                    call.outputs = None
                     self.board.give_back(candidate, call)
                 if outputs is not None:
-                    return outputs
+                    return request.deliver(outputs, self.board.clock)
                 self.after_failure(request, candidate)
         except BaseException as error:
             record.error = f"{type(error).__name__}: {error}"
@@ -416,6 +419,11 @@ class _Flight:
             self._done = True
         if self._deadline is not None:
             self._deadline.cancel()
+        if outputs is not None:
+            try:
+                outputs = self._request.deliver(outputs, self._dispatcher.board.clock)
+            except Exception as mismatch:
+                error = mismatch
         self._dispatcher.finish(self._request, error)
         # A future that nobody has begun is begun here, so that it can be given its error.
         if not self.future.running() and not self.future.set_running_or_notify_cancel():

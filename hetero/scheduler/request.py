@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hetero.scheduler.costs import shapes_of
+from hetero.scheduler.delivery import with_copy
 from hetero.telemetry.records import Record
 from hetero.tensors import Array
 
 if TYPE_CHECKING:
     from hetero.backend import Call
     from hetero.scheduler.candidate import Candidate
+    from hetero.scheduler.delivery import Delivery
 
 _arrivals = itertools.count()
 
@@ -30,6 +32,7 @@ class Request:
         candidates: Where it may run, in order.
         forbid_fallback: Only the first candidate may answer.
         recorded: Its record goes to the Runtime's; a batch's does not, its members' do.
+        delivery: The caller's own arrays for the answer; None when it gave none.
         owner: The session, kept alive until the request is done.
         admitted: It has been let into the queue before, and needs no room again.
         tried: Those that have failed it, or were shut out when it came to them.
@@ -48,6 +51,7 @@ class Request:
         "assigned",
         "candidates",
         "deadline",
+        "delivery",
         "failed",
         "forbid_fallback",
         "forced",
@@ -78,6 +82,7 @@ class Request:
         forbid_fallback: bool = False,
         owner: object = None,
         recorded: bool = True,
+        delivery: Delivery | None = None,
         ageing: float = 1.0,
     ) -> None:
         self.inputs = inputs
@@ -92,6 +97,7 @@ class Request:
         self.forbid_fallback = forbid_fallback
         self.owner = owner
         self.recorded = recorded
+        self.delivery = delivery
         self.tried: set[Candidate] = set()
         self.admitted = False
         self.failed: set[Candidate] = set()
@@ -107,6 +113,28 @@ class Request:
 
     def __lt__(self, other: Request) -> bool:
         return (self.order, self.number) < (other.order, other.number)
+
+    def deliver(self, outputs: Mapping[str, Array], clock: Callable[[], float]) -> Mapping[str, Array]:
+        """Write the final answer to the caller's own arrays, if it gave some; the copy goes into the record.
+
+        Returns:
+            What the caller gets.
+
+        Raises:
+            InputError: The answer has another shape than an array.
+        """
+        if self.delivery is None:
+            return outputs
+        started = clock()
+        delivered = self.delivery.write(outputs)
+        attempts = self.record.attempts
+        attempts[-1] = with_copy(attempts[-1], clock() - started)
+        return delivered
+
+    def withdraw(self) -> None:
+        """The caller has left: nothing is written to its arrays any more."""
+        if self.delivery is not None:
+            self.delivery.withdraw()
 
     @property
     def nbytes(self) -> int:
