@@ -1,10 +1,12 @@
 """Running an ONNX Runtime session.
 
-Three ways, the fastest per case as `benchmarks/cpu_binding.py` measures it:
+Four ways, the fastest per case as `benchmarks/cpu_binding.py` measures it:
 
 - small tensors of fixed shapes: buffers bound once per lane (IO binding), inputs copied in and outputs copied out,
   which costs less than handing over each array anew;
 - everything else: `session.run`, which reads the caller's arrays and gives new ones, both without a copy;
+- large outputs that the caller has arrays for (`Call.outputs`): those are bound, which saves the copy, as
+  `benchmarks/cpu_out.py` measures it;
 - bfloat16, for which ONNX Runtime has no numpy type: raw memory, see `hetero_cpu.bfloat16`.
 """
 
@@ -23,6 +25,9 @@ from hetero_cpu.failures import run_failure
 
 # Up to here copying a tensor is cheaper than handing it over: at 1 KiB half the time, at 16 KiB no longer.
 _SMALL_BYTES = 8 * 1024
+
+# From here on binding an output to the caller's array costs less than copying it there: at 64 KiB they are equal.
+_LARGE_BYTES = 128 * 1024
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -61,6 +66,8 @@ class OrtExecutable(Executable):
                 raise Unsupported(f"onnxruntime does not exchange {value.type} with numpy ({value.name!r})")
         fixed = bind and not self._passed_through and all(map(_is_small, [*inputs, *outputs]))
         self._bound = [_Bound(session, inputs, outputs) for _ in range(lanes)] if fixed else []
+        self._binds_outputs = bind and not self._passed_through and _known_forms(inputs, outputs)
+        self._bindings = [session.io_binding() for _ in range(lanes)] if self._binds_outputs else []
         self._running: list[Any] = [None] * lanes
         self.details = {**details, "binding": "buffers" if fixed else "raw" if self._raw else "direct"}
 
@@ -71,12 +78,16 @@ class OrtExecutable(Executable):
             raise ClosedError("this executable is closed")
         try:
             if self._bound:
-                outputs = self._bound[call.lane].run(inputs)
+                outputs = self._bound[call.lane].run(inputs, call.outputs)
                 if outputs is not None:
                     return outputs
             if self._raw:
                 return bfloat16.run(self._ort, session, inputs, self._names)
             options = self._running[call.lane] = self._ort.RunOptions()
+            if call.outputs is not None and self._binds_outputs and self._are_large(call.outputs):
+                written = self._run_into(session, inputs, call.outputs, self._bindings[call.lane], options)
+                if written:
+                    return dict(call.outputs)
             outputs = dict(zip(self._names, session.run(self._names, inputs, options), strict=True))
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise run_failure(error) from error
@@ -85,6 +96,32 @@ class OrtExecutable(Executable):
         for name in self._passed_through:
             outputs[name] = outputs[name].copy()
         return outputs
+
+    def _are_large(self, arrays: Mapping[str, Array]) -> bool:
+        """Whether there is an array for every output, and binding them costs less than copying."""
+        return len(arrays) == len(self._names) and all(array.nbytes >= _LARGE_BYTES for array in arrays.values())
+
+    def _run_into(
+        self, session: Any, inputs: Mapping[str, Array], arrays: Mapping[str, Array], binding: Any, options: Any
+    ) -> bool:
+        """Run with the outputs bound to the caller's arrays; False when ONNX Runtime does not take them."""
+        try:
+            for name, array in inputs.items():
+                binding.bind_cpu_input(name, array)
+            for name, array in arrays.items():
+                binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+            session.run_with_iobinding(binding, options)
+        except Exception:
+            if options.terminate:
+                raise
+            # A model may declare shapes that its answers do not have. What fails for another reason fails again.
+            self._binds_outputs = False
+            return False
+        finally:
+            # The arrays are the caller's alone again.
+            binding.clear_binding_inputs()
+            binding.clear_binding_outputs()
+        return True
 
     def cancel(self, call: Call) -> bool:
         """End a running call: ONNX Runtime looks between nodes. Bound calls are over too soon to be worth it."""
@@ -97,6 +134,7 @@ class OrtExecutable(Executable):
     def close(self) -> None:
         """Free the session and its buffers."""
         self._bound = []
+        self._bindings = []
         self._session = None
 
 
@@ -117,15 +155,33 @@ class _Bound:
             self._binding.bind_output(value.name, "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
             self._outputs.append((value.name, buffer))
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
-        """The outputs; None when an array does not fit its buffer, where a copy would broadcast or convert."""
+    def run(self, inputs: Mapping[str, Array], given: Mapping[str, Array] | None) -> dict[str, Array] | None:
+        """The outputs, in the arrays that are `given` for them; None when an array does not fit its buffer, where a copy would broadcast or convert."""
         for name, buffer, shape, dtype in self._inputs:
             array = inputs[name]
             if array.shape != shape or array.dtype != dtype:
                 return None
             buffer[...] = array
         self._session.run_with_iobinding(self._binding)
-        return {name: buffer.copy() for name, buffer in self._outputs}
+        if given is None:
+            return {name: buffer.copy() for name, buffer in self._outputs}
+        outputs: dict[str, Array] = {}
+        for name, buffer in self._outputs:
+            array = given.get(name)
+            if array is None or array.shape != buffer.shape:
+                outputs[name] = buffer.copy()
+            else:
+                array[...] = buffer
+                outputs[name] = array
+        return outputs
+
+
+def _known_forms(inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
+    """Whether all are numbers, and the outputs' shapes are known when the inputs' are."""
+    given = {dim for value in inputs for dim in value.shape if isinstance(dim, str)}
+    return all(value.type in _DTYPES for value in [*inputs, *outputs]) and all(
+        value.shape and all(type(dim) is int or dim in given for dim in value.shape) for value in outputs
+    )
 
 
 def _is_small(value: Any) -> bool:

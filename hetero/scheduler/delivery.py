@@ -33,11 +33,14 @@ class Delivery:
         self.arrays = _named(out, signature)
         self._lock = threading.Lock()
         self._withdrawn = False
-        sizes = signature.sizes(inputs)
         for spec in signature.outputs:
             if spec.name in self.arrays:
-                _check(spec, self.arrays[spec.name], sizes)
+                _check(spec, self.arrays[spec.name], signature, inputs)
         _check_apart(self.arrays, inputs)
+
+    def holds(self, outputs: Mapping[str, Array]) -> bool:
+        """Whether the answer is in the caller's arrays already, since the executable wrote it there."""
+        return all([outputs[name] is array for name, array in self.arrays.items()])
 
     def write(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """Write the answer, unless the caller has left.
@@ -104,7 +107,11 @@ def _named(out: Any, signature: Signature) -> dict[str, Array]:
     return {name: value.array if isinstance(value, PooledArray) else value for name, value in given.items()}
 
 
-def _check(spec: TensorSpec, array: Any, sizes: Mapping[str, int]) -> None:
+def _check(spec: TensorSpec, array: Any, signature: Signature, inputs: Mapping[str, Array]) -> None:
+    if type(array) is np.ndarray and array.dtype == spec.dtype and array.shape == spec.shape:
+        flags = array.flags
+        if flags.c_contiguous and flags.writeable:
+            return
     what = f"out[{spec.name!r}]"
     if not isinstance(array, np.ndarray):
         raise InputError(f"{what} is a {type(array).__name__}, expected a numpy array of {spec.dtype}")
@@ -113,7 +120,8 @@ def _check(spec: TensorSpec, array: Any, sizes: Mapping[str, int]) -> None:
             f"{what} has dtype {array.dtype}, expected {spec.dtype}", fix=f"make it with dtype=numpy.{spec.dtype}"
         )
     if spec.shape is not None:
-        expected = tuple(sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in spec.shape)
+        sizes = signature.sizes(inputs)
+        expected = tuple([sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in spec.shape])
         reason = TensorSpec(spec.name, spec.dtype, expected).refuses(array)
         if reason:
             raise InputError(f"{what} {reason}", fix="give an array of the shape that the answer will have")
@@ -127,12 +135,14 @@ def _check(spec: TensorSpec, array: Any, sizes: Mapping[str, int]) -> None:
 
 def _check_apart(arrays: Mapping[str, Array], inputs: Mapping[str, Array]) -> None:
     """All are contiguous, so the comparison of their bounds is exact."""
-    seen = [(f"the input {name!r}", array) for name, array in inputs.items()]
     for name, array in arrays.items():
-        for what, other in seen:
-            if np.may_share_memory(array, other):
-                raise InputError(
-                    f"out[{name!r}] overlaps with {what}: a device that fails would leave a spoilt input to the next",
-                    fix="give an array with memory of its own",
-                )
-        seen.append((f"out[{name!r}]", array))
+        for other, read in inputs.items():
+            if np.may_share_memory(array, read):
+                raise _overlap(name, f"the input {other!r}, which a device that fails would leave spoilt to the next")
+        for other, written in arrays.items():
+            if other != name and np.may_share_memory(array, written):
+                raise _overlap(name, f"out[{other!r}]")
+
+
+def _overlap(name: str, what: str) -> InputError:
+    return InputError(f"out[{name!r}] overlaps with {what}", fix="give an array with memory of its own")

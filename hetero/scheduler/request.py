@@ -123,7 +123,7 @@ class Request:
         Raises:
             InputError: The answer has another shape than an array.
         """
-        if self.delivery is None:
+        if self.delivery is None or self.delivery.holds(outputs):
             return outputs
         started = clock()
         delivered = self.delivery.write(outputs)
