@@ -348,7 +348,7 @@ class Pool:
 
     def _settle(self) -> None:
         """Sort in what has ended and free what is too much. Called whenever this thread has let go of the lock."""
-        while self._ended or self._doomed:
+        while (self._ended or self._doomed) and not self._abandoned:
             # Whoever has the lock comes here after it.
             if not self._lock.acquire(blocking=False):
                 return
@@ -391,7 +391,7 @@ class Pool:
                 del self._idle[key]
 
     def _free_doomed(self) -> None:
-        while not self._abandoned:
+        while True:
             try:
                 piece = self._doomed.popleft()
             except IndexError:
