@@ -4,8 +4,8 @@
 
 First the ways of handing over the array, each against `session.run` that gives a new one. Then the doors of hetero: a
 plain call; one with `out=` in which the executable writes; one in which the core copies (as it does for `submit`). One
-thread, so that the pool's noise stays out. The ways are interleaved within a round; medians, and medians of each round's
-ratio to the first way, are printed.
+thread, so that the pool's noise stays out. The ways are interleaved within a round; medians, and medians of each
+round's ratio to the first way, are printed.
 """
 
 from __future__ import annotations

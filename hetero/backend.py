@@ -154,10 +154,10 @@ class Call:
             that must not be shared between threads: one per lane.
         started: When the call began, on the scheduler's clock; 0 while the lane is free.
         cancelled: Somebody has asked for the call to end; what it then raises is no failure of the device.
-        outputs: The caller's own arrays for some of the outputs, or all, by name: C-contiguous, of the right dtype, of a
-            shape that fits the specs but perhaps not this answer. An executable may write an output there and hand out
-            that very array; what it does not write there, the core copies. None for most calls: only a call that
-            nobody can leave before it has ended offers them. Write to them within `run` and never after it.
+        outputs: The caller's own arrays for some of the outputs, or all, by name: C-contiguous, of the right dtype, of
+            a shape that fits the specs but perhaps not this answer. An executable may write an output there and hand
+            out that very array; what it does not write there, the core copies. None for most calls: only a call that
+            nobody can leave or cancel before it has ended offers them. Write to them within `run`, never after it.
         copy_seconds: An executable may set it: seconds of this call that went into copying inputs to the device and
             outputs from it. 0 when the call begins.
     """

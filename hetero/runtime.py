@@ -77,8 +77,8 @@ class Runtime:
             lost, the request goes on elsewhere, and the process is started again.
         host: The machine to look at, for tests.
         keep_records: How many records of finished requests are kept.
-        memory_limit: Bytes that each pool of buffers may hold, or by the pool's name: `{"host": 1 << 30}`; the other names
-            are those of devices. See `buffer` and `memory`.
+        memory_limit: Bytes that each pool of buffers may hold, or by the pool's name: `{"host": 1 << 30}`; the other
+            names are those of devices. See `buffer` and `memory`.
         learn: Keep what runs have cost in the cache folder, for the policies' next choice.
         clock: Seconds, for tests: timers then fire only in `timers.run_due()`.
 
@@ -163,8 +163,8 @@ class Runtime:
             dtype: Of its elements; anything but Python objects.
             access: `default`, for any use; `npu_primary`: in the device's own memory, which the CPU sees too, if its
                 backend has that; `streaming`: in whole pages, which several units can map.
-            device: The device or backend, or several in order, whose memory it shall be; the host's, when not given, and
-                with `npu_primary` the first NPU's that has some. One that has none for this access gives way to the
+            device: The device or backend, or several in order, whose memory it shall be; the host's, when not given,
+                and with `npu_primary` the first NPU's that has some. One that has none for this access gives way to the
                 host; `PooledArray.pool` says whose memory it is.
             wait: Seconds to wait for memory that others give back, when the limit is reached.
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from hetero.errors import ClosedError, OptionError
 from hetero.explain import CandidateReport, Explanation
+from hetero.memory.arrays import PooledArray
 from hetero.program import Program
 from hetero.scheduler.batching import Batcher
 from hetero.scheduler.candidate import Candidate
-from hetero.memory.arrays import PooledArray
 from hetero.scheduler.delivery import Delivery
 from hetero.scheduler.dispatch import Dispatcher, Fallback
 from hetero.scheduler.policy import pick

@@ -101,9 +101,7 @@ class OrtExecutable(Executable):
         """Whether there is an array for every output, and binding them costs less than copying."""
         return len(arrays) == len(self._names) and all(array.nbytes >= _LARGE_BYTES for array in arrays.values())
 
-    def _run_into(
-        self, session: Any, inputs: Mapping[str, Array], arrays: Mapping[str, Array], binding: Any
-    ) -> bool:
+    def _run_into(self, session: Any, inputs: Mapping[str, Array], arrays: Mapping[str, Array], binding: Any) -> bool:
         """Run with the outputs bound to the caller's arrays; False when ONNX Runtime does not take them.
 
         Without RunOptions, with which a bound run takes 30 us longer: a call that offers its arrays is not cancelled.
@@ -157,7 +155,10 @@ class _Bound:
             self._outputs.append((value.name, buffer))
 
     def run(self, inputs: Mapping[str, Array], given: Mapping[str, Array] | None) -> dict[str, Array] | None:
-        """The outputs, in the arrays that are `given` for them; None when an array does not fit its buffer, where a copy would broadcast or convert."""
+        """The outputs, in the arrays that are `given` for them.
+
+        None when an array does not fit its buffer, where a copy would broadcast or convert.
+        """
         for name, buffer, shape, dtype in self._inputs:
             array = inputs[name]
             if array.shape != shape or array.dtype != dtype:
@@ -168,12 +169,12 @@ class _Bound:
             return {name: buffer.copy() for name, buffer in self._outputs}
         outputs: dict[str, Array] = {}
         for name, buffer in self._outputs:
-            array = given.get(name)
-            if array is None or array.shape != buffer.shape:
-                outputs[name] = buffer.copy()
+            target = given.get(name)
+            if target is None or target.shape != buffer.shape:
+                target = buffer.copy()
             else:
-                array[...] = buffer
-                outputs[name] = array
+                target[...] = buffer
+            outputs[name] = target
         return outputs
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class PooledArray:
     """An array whose memory goes back to its pool. Made by `Runtime.buffer`; a context manager.
 
-    It can be given to a session as an input or as `out=`, and be read and written by index: `x[...] = samples`. At first
-    it holds whatever was in the memory.
+    It can be given to a session as an input or as `out=`, and be read and written by index: `x[...] = samples`. At
+    first it holds whatever was in the memory.
 
     Attributes:
         shape: As asked for.

@@ -34,7 +34,9 @@ class HostAllocator:
         try:
             whole = np.empty(nbytes + alignment - 1, np.uint8)
         except MemoryError as error:
-            raise OutOfMemory(f"the system has no {nbytes} bytes: {error}", fix="use smaller or fewer buffers") from error
+            raise OutOfMemory(
+                f"the system has no {nbytes} bytes: {error}", fix="use smaller or fewer buffers"
+            ) from None
         first = -whole.ctypes.data % alignment
         return whole[first : first + nbytes]
 

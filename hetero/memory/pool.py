@@ -1,8 +1,8 @@
 """A pool: memory that is allocated once and used again.
 
-One rule keeps it safe: memory comes back to the pool when nobody looks at it any more, neither its `Buffer` nor an array
-over it, a slice of one included. Giving a buffer back says that its owner no longer does; a device that hangs in a
-call, or a caller who keeps a view, holds the memory all the same, and it is neither handed out nor freed under them.
+One rule keeps it safe: memory comes back to the pool when nobody looks at it any more, neither its `Buffer` nor an
+array over it, a slice of one included. Giving a buffer back says that its owner no longer does; a device that hangs in
+a call, or a caller who keeps a view, holds the memory all the same, and it is neither handed out nor freed under them.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ class Buffer:
         if kind.hasobject:
             raise InputError(f"a buffer cannot hold Python objects, which {kind} is made of")
         try:
-            return np.ndarray(shape, kind, np.asarray(lease)[: self.nbytes])
+            array: Array = np.ndarray(shape, kind, np.asarray(lease)[: self.nbytes])
+            return array
         except (TypeError, ValueError) as error:
             raise InputError(f"no array of shape {shape} and {kind} in {self.nbytes} bytes: {error}") from None
 
@@ -214,7 +215,8 @@ class Pool:
         size = size_class(nbytes, alignment_of(access))
         if self._limit is not None and size > self._limit:
             raise OutOfMemory(
-                f"a buffer of {nbytes} bytes is more than {self.name} may hold ({self._limit})", fix="raise memory_limit="
+                f"a buffer of {nbytes} bytes is more than {self.name} may hold ({self._limit})",
+                fix="raise memory_limit=",
             )
         until = time.monotonic() + wait
         while True:
@@ -327,8 +329,8 @@ class Pool:
         address = seen.ctypes.data
         if seen.nbytes < size or not seen.flags.writeable or address % alignment_of(access):
             raise PluginError(
-                f"the allocator of {self.name} gave {seen.nbytes} bytes at {address:#x}, expected {size} writable bytes "
-                f"at a multiple of {alignment_of(access)}"
+                f"the allocator of {self.name} gave {seen.nbytes} bytes at {address:#x}, expected {size} writable "
+                f"bytes at a multiple of {alignment_of(access)}"
             )
         return _Piece(memory, address, size, access)
 

@@ -110,9 +110,7 @@ class Pools:
             if device.name not in self._pools and not self._closed:
                 allocator = backend.allocator(device)
                 self._pools[device.name] = (
-                    None
-                    if allocator is None
-                    else Pool(device.name, allocator, limit_bytes=self._limits[device.name])
+                    None if allocator is None else Pool(device.name, allocator, limit_bytes=self._limits[device.name])
                 )
             return self._pools.get(device.name)
 
@@ -129,7 +127,8 @@ def _form(shape: Any, dtype: DTypeLike) -> tuple[np.dtype[Any], tuple[int, ...]]
 
 
 def _limits(limit: int | Mapping[str, int] | None, pools: Sequence[str]) -> dict[str, int | None]:
-    given = dict.fromkeys(pools, limit) if not isinstance(limit, Mapping) else {**dict.fromkeys(pools), **limit}
+    given: dict[str, int | None] = dict.fromkeys(pools)
+    given |= limit if isinstance(limit, Mapping) else dict.fromkeys(pools, limit)
     for name, value in given.items():
         if name not in pools:
             raise OptionError(f"memory_limit names {name!r}, which is no pool here", fix=f"known: {', '.join(pools)}")

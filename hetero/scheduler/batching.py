@@ -282,4 +282,3 @@ class Batcher:
         if member.timer is not None:
             member.timer.cancel()
         return True
-

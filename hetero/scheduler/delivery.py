@@ -40,7 +40,7 @@ class Delivery:
 
     def holds(self, outputs: Mapping[str, Array]) -> bool:
         """Whether the answer is in the caller's arrays already, since the executable wrote it there."""
-        return all([outputs[name] is array for name, array in self.arrays.items()])
+        return all(outputs[name] is array for name, array in self.arrays.items())
 
     def write(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """Write the answer, unless the caller has left.
@@ -129,7 +129,8 @@ def _check(spec: TensorSpec, array: Any, signature: Signature, inputs: Mapping[s
         raise InputError(f"{what} is read-only", fix="give an array that can be written to, a copy of it, say")
     if not array.flags.c_contiguous:
         raise InputError(
-            f"{what} is not C-contiguous", fix="give an array of its own, and copy the answer from there where it belongs"
+            f"{what} is not C-contiguous",
+            fix="give an array of its own, and copy the answer from there where it belongs",
         )
 
 

@@ -48,8 +48,8 @@ class Attempt:
         lane: The executable's lane that it held; None where it held none.
         thread: `threading.get_ident()` of the thread that it ran in; 0 where it did not run.
         verify_seconds: Time that the check of the answer took before the answer was given; not part of `seconds`.
-        copy_seconds: The part of `seconds` that went into copies: of the inputs to the device and of the outputs from it,
-            where the backend tells, and into the caller's own arrays.
+        copy_seconds: The part of `seconds` that went into copies: of the inputs to the device and of the outputs from
+            it, where the backend tells, and into the caller's own arrays.
     """
 
     __slots__ = (

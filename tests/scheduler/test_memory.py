@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def nobody_overlaps(self) -> None:
         spans = sorted((a.ctypes.data, a.ctypes.data + b.nbytes) for b in self.live for a in [b.array(b.nbytes)])
-        assert all(end <= begin for (_, end), (begin, _) in zip(spans, spans[1:], strict=False))
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
 
     @invariant()
     def nobody_writes_over_what_is_looked_at(self) -> None:
@@ -255,25 +256,11 @@ def test_who_has_waited_long_enough_is_told() -> None:
 
 def test_closing_frees_what_is_idle_at_once_and_the_rest_when_it_comes_back() -> None:
     allocator = Counting()
-    pool = pool_of(allocator, limit_bytes=3 * 4096)
+    pool = pool_of(allocator)
     pool.take(64).release()
     buffer = pool.take(4096)
     array = buffer.array(4096)
-    failures: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
-
-    def wait() -> None:
-        try:
-            pool.take(3 * 4096, wait=60)
-        except errors.HeteroError as error:
-            failures.put(error)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    while not pool._waiting:
-        pass
     pool.close()
-    assert isinstance(failures.get(timeout=60), errors.ClosedError)
-    thread.join(60)
     assert list(allocator.out.values()) == [4096]
     buffer.release()
     assert list(allocator.out.values()) == [4096], "an array looks at it"
@@ -282,6 +269,27 @@ def test_closing_frees_what_is_idle_at_once_and_the_rest_when_it_comes_back() ->
     assert allocator.out == {}
     with pytest.raises(errors.ClosedError):
         pool.take(1)
+
+
+def test_who_waits_for_a_pool_that_is_closed_is_told() -> None:
+    pool = pool_of(limit_bytes=4096)
+    held = pool.take(4096)
+    failures: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
+
+    def wait() -> None:
+        try:
+            pool.take(1, wait=300)
+        except errors.HeteroError as error:
+            failures.put(error)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    while not pool._waiting:
+        pass
+    pool.close()
+    assert isinstance(failures.get(timeout=20), errors.ClosedError)
+    thread.join(20)
+    held.release()
 
 
 def test_idle_memory_beyond_what_is_kept_is_freed_oldest_first() -> None:
