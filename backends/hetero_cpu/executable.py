@@ -26,8 +26,8 @@ from hetero_cpu.failures import run_failure
 # Up to here copying a tensor is cheaper than handing it over: at 1 KiB half the time, at 16 KiB no longer.
 _SMALL_BYTES = 8 * 1024
 
-# From here on binding an output to the caller's array costs less than copying it there: at 64 KiB they are equal.
-_LARGE_BYTES = 128 * 1024
+# From here on binding an output to the caller's array costs less than copying it there: at 64 KiB it is the other way.
+_LARGE_BYTES = 256 * 1024
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -67,7 +67,6 @@ class OrtExecutable(Executable):
         fixed = bind and not self._passed_through and all(map(_is_small, [*inputs, *outputs]))
         self._bound = [_Bound(session, inputs, outputs) for _ in range(lanes)] if fixed else []
         self._binds_outputs = bind and not self._passed_through and _known_forms(inputs, outputs)
-        self._bindings = [session.io_binding() for _ in range(lanes)] if self._binds_outputs else []
         self._running: list[Any] = [None] * lanes
         self.details = {**details, "binding": "buffers" if fixed else "raw" if self._raw else "direct"}
 
@@ -84,8 +83,7 @@ class OrtExecutable(Executable):
             if self._raw:
                 return bfloat16.run(self._ort, session, inputs, self._names)
             if call.outputs is not None and self._binds_outputs and self._are_large(call.outputs):
-                written = self._run_into(session, inputs, call.outputs, self._bindings[call.lane])
-                if written:
+                if self._run_into(session, inputs, call.outputs):
                     return dict(call.outputs)
             options = self._running[call.lane] = self._ort.RunOptions()
             outputs = dict(zip(self._names, session.run(self._names, inputs, options), strict=True))
@@ -101,11 +99,12 @@ class OrtExecutable(Executable):
         """Whether there is an array for every output, and binding them costs less than copying."""
         return len(arrays) == len(self._names) and all(array.nbytes >= _LARGE_BYTES for array in arrays.values())
 
-    def _run_into(self, session: Any, inputs: Mapping[str, Array], arrays: Mapping[str, Array], binding: Any) -> bool:
+    def _run_into(self, session: Any, inputs: Mapping[str, Array], arrays: Mapping[str, Array]) -> bool:
         """Run with the outputs bound to the caller's arrays; False when ONNX Runtime does not take them.
 
         Without RunOptions, with which a bound run takes 30 us longer: a call that offers its arrays is not cancelled.
         """
+        binding = session.io_binding()  # a new one: it keeps its inputs alive as long as it lives
         try:
             for name, array in inputs.items():
                 binding.bind_cpu_input(name, array)
@@ -116,10 +115,6 @@ class OrtExecutable(Executable):
             # A model may declare shapes that its answers do not have. What fails for another reason fails again.
             self._binds_outputs = False
             return False
-        finally:
-            # The arrays are the caller's alone again.
-            binding.clear_binding_inputs()
-            binding.clear_binding_outputs()
         return True
 
     def cancel(self, call: Call) -> bool:
@@ -133,7 +128,6 @@ class OrtExecutable(Executable):
     def close(self) -> None:
         """Free the session and its buffers."""
         self._bound = []
-        self._bindings = []
         self._session = None
 
 

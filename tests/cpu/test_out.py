@@ -71,7 +71,10 @@ def test_the_doors_give_the_callers_array(make_runtime: Any, tmp_path: Path) -> 
     session = runtime.load(models.double(tmp_path / "d.onnx", ("n", 300)))
     x = RANDOM.random((300, 300), np.float32)
     with runtime.buffer((300, 300)) as y:
-        assert session(x, out=y) is y.array
+        with runtime.buffer((300, 300)) as given:
+            given[...] = x
+            assert session(given, out=y) is y.array
+        assert runtime.memory["host"].buffers == 1, "nobody but the caller holds an array when the call is over"
         np.testing.assert_array_equal(y, x * 2)
         assert session.submit(x + 1, out=y).result(60) is y.array
         np.testing.assert_array_equal(y, (x + 1) * 2)
