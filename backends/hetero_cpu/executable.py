@@ -82,9 +82,9 @@ class OrtExecutable(Executable):
                     return outputs
             if self._raw:
                 return bfloat16.run(self._ort, session, inputs, self._names)
-            if call.outputs is not None and self._binds_outputs and self._are_large(call.outputs):
-                if self._run_into(session, inputs, call.outputs):
-                    return dict(call.outputs)
+            given = call.outputs
+            if given is not None and self._are_bindable(given) and self._run_into(session, inputs, given):
+                return dict(given)
             options = self._running[call.lane] = self._ort.RunOptions()
             outputs = dict(zip(self._names, session.run(self._names, inputs, options), strict=True))
         except Exception as error:  # ONNX Runtime's exceptions have no common base
@@ -95,9 +95,11 @@ class OrtExecutable(Executable):
             outputs[name] = outputs[name].copy()
         return outputs
 
-    def _are_large(self, arrays: Mapping[str, Array]) -> bool:
+    def _are_bindable(self, arrays: Mapping[str, Array]) -> bool:
         """Whether there is an array for every output, and binding them costs less than copying."""
-        return len(arrays) == len(self._names) and all(array.nbytes >= _LARGE_BYTES for array in arrays.values())
+        if not self._binds_outputs or len(arrays) != len(self._names):
+            return False
+        return all(array.nbytes >= _LARGE_BYTES for array in arrays.values())
 
     def _run_into(self, session: Any, inputs: Mapping[str, Array], arrays: Mapping[str, Array]) -> bool:
         """Run with the outputs bound to the caller's arrays; False when ONNX Runtime does not take them.

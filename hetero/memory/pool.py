@@ -24,6 +24,7 @@ from numpy.typing import DTypeLike
 
 from hetero.errors import ClosedError, InputError, OptionError, OutOfMemory, PluginError
 from hetero.memory.host import alignment_of
+from hetero.memory.statistics import PoolStatistics
 
 if TYPE_CHECKING:
     from hetero.backend import Access, Allocator
@@ -43,38 +44,6 @@ def size_class(nbytes: int, alignment: int) -> int:
     least = max(nbytes, 1)
     step = max(alignment, 1 << max(0, (least - 1).bit_length() - 3))
     return -(-least // step) * step
-
-
-@dataclass(frozen=True)
-class PoolStatistics:
-    """A pool at one moment. Bytes are those of the pool's sizes, which requests are rounded up to.
-
-    Attributes:
-        name: `host`, or the device's name.
-        in_use_bytes: Of buffers that somebody has, or whose arrays somebody looks at.
-        idle_bytes: Kept for the next request.
-        high_water_bytes: The most that were in use at once.
-        limit_bytes: What the two may come to together; None for no limit.
-        buffers: How many are in use.
-        hits: Requests that were served with memory that was there.
-        misses: Requests for which memory had to be allocated.
-    """
-
-    name: str
-    in_use_bytes: int
-    idle_bytes: int
-    high_water_bytes: int
-    limit_bytes: int | None
-    buffers: int
-    hits: int
-    misses: int
-
-    def __str__(self) -> str:
-        limit = "" if self.limit_bytes is None else f" of {self.limit_bytes}"
-        return (
-            f"{self.name}: {self.in_use_bytes}{limit} bytes in use in {self.buffers} buffers (at most "
-            f"{self.high_water_bytes}), {self.idle_bytes} idle; {self.hits} hits, {self.misses} misses"
-        )
 
 
 @dataclass(frozen=True, eq=False)

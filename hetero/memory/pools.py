@@ -16,7 +16,8 @@ from hetero.backend import Access, Backend, Device
 from hetero.errors import InputError, OptionError, Unsupported
 from hetero.memory.arrays import PooledArray
 from hetero.memory.host import HostAllocator
-from hetero.memory.pool import Pool, PoolStatistics
+from hetero.memory.pool import Pool
+from hetero.memory.statistics import PoolStatistics
 
 _log = logging.getLogger(__name__)
 

@@ -150,9 +150,15 @@ class Batcher:
         members = [member for member in gathered if member.future.set_running_or_notify_cancel()]
         if not members:
             return
+        with self._lock:
+            # One that has ended has let go of its inputs.
+            members = [member for member in members if not member.ended]
+            feeds = [member.request.inputs for member in members]
+        if not members:
+            return
         first = members[0].request
         try:
-            joined = {name: self._joined([m.request.inputs[name] for m in members]) for name in first.inputs}
+            joined = {name: self._joined([feed[name] for feed in feeds]) for name in feeds[0]}
         except (OutOfMemory, MemoryError) as error:
             _log.info("no memory for a batch of %d (%s); its requests run one by one", len(members), error)
             for member in members:
@@ -196,9 +202,10 @@ class Batcher:
         with self._pool.take(nbytes) as buffer:
             return buffer.array(shape, dtype)
 
-    def _answered(self, members: list[_Member], batch: Request, future: concurrent.futures.Future[Outputs]) -> None:
+    def _answered(self, launched: list[_Member], batch: Request, future: concurrent.futures.Future[Outputs]) -> None:
+        members = list(launched)
+        launched.clear()  # the future keeps it, and its error the future
         error = future.exception()
-        batch.inputs = {}  # what they lie in is free for the next batch, unless a run that was left still reads it
         attempts = batch.record.attempts
         if error is not None:
             if len(members) == 1 or isinstance(error, ClosedError):
@@ -228,9 +235,11 @@ class Batcher:
             own = {name: array.copy() if array is rows[name] else array for name, array in own.items()}
         except Exception as error:
             self._dispatcher.finish(request, error)
+            self._let_go(member)
             member.future.set_exception(error)
             return
         self._dispatcher.finish(request, None)
+        self._let_go(member)
         member.future.set_result(member.give(own))
 
     def _alone(self, member: _Member) -> None:
@@ -240,6 +249,7 @@ class Batcher:
 
         def copy(future: concurrent.futures.Future[Any]) -> None:
             error = future.exception()
+            member.future.let_go()
             if error is not None:
                 member.future.set_exception(error)
             else:
@@ -271,7 +281,12 @@ class Batcher:
             return False
         member.request.record.attempts.extend(attempts)
         self._dispatcher.finish(member.request, error)
+        self._let_go(member)
         return True
+
+    def _let_go(self, member: _Member) -> None:
+        member.request.let_go(self._dispatcher.board.give_back)
+        member.future.let_go()
 
     def _claim(self, member: _Member) -> bool:
         """Take it upon oneself to end a member; whether nobody has done so before."""

@@ -95,6 +95,18 @@ class RequestFuture(concurrent.futures.Future[Any]):
             return True
         return not self.done() and self._interrupt()
 
+    def let_go(self) -> None:
+        """Forget whoever works for the request, which has ended, and could not be kept from it any more."""
+        self._interrupt, self._withdrawn = _too_late, _nothing
+
+
+def _too_late() -> bool:
+    return False
+
+
+def _nothing() -> None:
+    pass
+
 
 class Dispatcher:
     """Runs the requests of one session.
@@ -375,6 +387,7 @@ class _Flight:
                 self._turn += 1
                 turn = self._turn
                 self._running = (candidate, call)
+                inputs = request.inputs
                 if dispatcher.timeout is not None:
                     self._timer = self._timers.at(
                         dispatcher.board.clock() + dispatcher.timeout, functools.partial(self._hung, turn)
@@ -386,9 +399,10 @@ class _Flight:
         failure: Exception | None = None
         outputs: Outputs | None = None
         try:
-            outputs = candidate.run(request.inputs, call, attempts)
+            outputs = candidate.run(inputs, call, attempts)
         except Exception as error:
             failure = error
+        del inputs
         dispatcher.board.give_back(candidate, call)
         with self._lock:
             if self._turn != turn or self._done:
@@ -425,6 +439,7 @@ class _Flight:
             except Exception as mismatch:
                 error = mismatch
         self._dispatcher.finish(self._request, error)
+        self._let_go()
         # A future that nobody has begun is begun here, so that it can be given its error.
         if not self.future.running() and not self.future.set_running_or_notify_cancel():
             return
@@ -487,6 +502,11 @@ class _Flight:
         if self._deadline is not None:
             self._deadline.cancel()
         self._dispatcher.finish(self._request, concurrent.futures.CancelledError())
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._request.let_go(self._dispatcher.board.give_back)
+        self.future.let_go()
 
     def _give_up(self, turn: int) -> Assignment | None:
         """Take the running call's part in this request away from it."""

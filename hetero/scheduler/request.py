@@ -46,6 +46,7 @@ class Request:
     """
 
     __slots__ = (
+        "_nbytes",
         "admitted",
         "arrived",
         "assigned",
@@ -98,6 +99,7 @@ class Request:
         self.owner = owner
         self.recorded = recorded
         self.delivery = delivery
+        self._nbytes: int | None = None
         self.tried: set[Candidate] = set()
         self.admitted = False
         self.failed: set[Candidate] = set()
@@ -123,20 +125,42 @@ class Request:
         Raises:
             InputError: The answer has another shape than an array.
         """
-        if self.delivery is None or self.delivery.holds(outputs):
+        delivery = self.delivery
+        if delivery is None or delivery.holds(outputs):
             return outputs
         started = clock()
-        delivered = self.delivery.write(outputs)
+        delivered = delivery.write(outputs)
         attempts = self.record.attempts
         attempts[-1] = with_copy(attempts[-1], clock() - started)
         return delivered
 
     def withdraw(self) -> None:
         """The caller has left: nothing is written to its arrays any more."""
-        if self.delivery is not None:
-            self.delivery.withdraw()
+        delivery = self.delivery
+        if delivery is not None:
+            delivery.withdraw()
+
+    def let_go(self, give_back: Callable[[Candidate, Call], None]) -> None:
+        """The request has ended: keep none of its arrays, nor whoever worked for it, alive.
+
+        They hold each other in a circle, in which arrays of a pool would wait for the garbage collector.
+
+        Args:
+            give_back: What becomes of a lane that was found for the request in this very moment.
+        """
+        self.inputs = {}
+        self.delivery = None
+        self.assigned = give_back
+        self.stranded = _nothing
+        self.turned_away = _nothing
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the inputs."""
-        return sum(array.nbytes for array in self.inputs.values())
+        """Bytes of the inputs, as they were when this was first asked."""
+        if self._nbytes is None:
+            self._nbytes = sum(array.nbytes for array in self.inputs.values())
+        return self._nbytes
+
+
+def _nothing(*_: object) -> None:
+    pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -475,6 +476,55 @@ def test_where_there_is_no_memory_for_a_batch_its_requests_run_one_by_one(
     session = make_runtime(fake("n"), clock=Clock(), memory_limit=1).load(DOUBLE, batch=2)
     futures = [session.submit(np.array([row], np.float32)) for row in (1, 2)]
     assert [future.result(20).tolist() for future in futures] == [[2], [4]]
+
+
+# ---- what is kept
+
+
+@pytest.mark.parametrize(
+    "how", ["submit", "deadline", "batch", "one of a failed batch", "cancelled", "too late", "fails"]
+)
+def test_a_request_that_has_ended_keeps_no_array_until_the_garbage_collector_comes(
+    make_runtime: Make, how: str
+) -> None:
+    clock, held = Clock(), Held()
+
+    def one(inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
+        if len(inputs["x"]) > 4:
+            raise errors.Unsupported("one at a time")
+        return double(inputs, call)
+
+    run: Any = {"one of a failed batch": one, "too late": held, "cancelled": held, "fails": spoiling}.get(how, directly)
+    runtime = make_runtime(fake("n", run=run), clock=clock)
+    session = runtime.load(DOUBLE, canary=False, batch=8 if "batch" in how else None)
+    gc.collect()
+    gc.disable()
+    try:
+        x, y = runtime.buffer(4), runtime.buffer(4)
+        x[...] = X
+        before = session.submit(X) if how == "cancelled" else None
+        future = session.submit(x, out=y, deadline=1.0 if how in ("deadline", "too late") else None)
+        if "batch" in how:
+            session.submit(X).result(20)
+        if how == "cancelled":
+            assert future.cancel()
+        elif how == "too late":
+            held.wait_inside()
+            clock.now += 2
+            runtime.timers.run_due()
+            assert isinstance(future.exception(20), errors.DeadlineExceeded)
+        else:
+            assert (future.exception(20) is None) == (how != "fails")
+        held.go.set()
+        if before is not None:
+            before.result(20)
+        runtime.close()  # whoever ran it has ended
+        del future
+        x.release()
+        y.release()
+        assert runtime.memory["host"].buffers == 0
+    finally:
+        gc.enable()
 
 
 # ---- copies in the record
