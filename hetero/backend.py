@@ -52,6 +52,8 @@ from hetero.program import Artifact, Program
 from hetero.tensors import Array, TensorSpec
 
 __all__ = [
+    "Access",
+    "Allocator",
     "Array",
     "Artifact",
     "Backend",
@@ -78,6 +80,10 @@ __all__ = [
 Kind = Literal["npu", "gpu", "cpu"]
 
 NO_OPTIONS: Mapping[str, Any] = {}
+Access = Literal["default", "npu_primary", "streaming"]
+"""Who reads and writes a buffer: `default`, anybody; `npu_primary`, above all the device, in memory of its own that the
+CPU sees too; `streaming`, several units in turn, in memory of the host in whole pages, which all of them can map."""
+
 _DEFAULT_RANK: dict[Kind, int] = {"npu": 100, "gpu": 200, "cpu": 300}
 
 
@@ -166,15 +172,23 @@ class Call:
         options: What the caller gave for this call alone, checked: values of options with `per_call`.
         started: When the call began, on the scheduler's clock; 0 while the lane is free.
         cancelled: Somebody has asked for the call to end; what it then raises is no failure of the device.
+        outputs: The caller's own arrays for some of the outputs, or all, by name: C-contiguous, of the right dtype, of
+            a shape that fits the specs but perhaps not this answer. An executable may write an output there and hand
+            out that very array; what it does not write there, the core copies. None for most calls: only a call that
+            nobody can leave or cancel before it has ended offers them. Write to them within `run`, never after it.
+        copy_seconds: An executable may set it: seconds of this call that went into copying inputs to the device and
+            outputs from it. 0 when the call begins.
     """
 
-    __slots__ = ("cancelled", "lane", "number", "options", "started")
+    __slots__ = ("cancelled", "copy_seconds", "lane", "number", "options", "outputs", "started")
 
     def __init__(self, lane: int = 0) -> None:
         self.lane = lane
         self.number = 0
         self.options: Mapping[str, Any] = NO_OPTIONS
         self.cancelled = False
+        self.copy_seconds = 0.0
+        self.outputs: Mapping[str, Array] | None = None
         self.started = 0.0
 
 
@@ -285,6 +299,33 @@ class PolledExecutable(ABC):
         """Free what the vendor's runtime holds. Called once, when no run is uncollected."""
 
 
+class Allocator(Protocol):
+    """Gives buffers in a device's memory, or in memory that the device can map; see `Backend.allocator`.
+
+    Both methods are called from any thread. A backend knows its buffers again in `Executable.run` by the address of the
+    array: `array.ctypes.data`.
+    """
+
+    def allocate(self, nbytes: int, access: Access) -> Any:
+        """Memory for the CPU to write and read.
+
+        Args:
+            nbytes: Bytes, more than 0.
+            access: What for.
+
+        Returns:
+            An object with Python's buffer interface (a memoryview, an array, an `mmap`): writable, of at least so many
+            bytes, at an address that is a multiple of 64; for `streaming`, of the page size.
+
+        Raises:
+            Unsupported: No memory for this access; the host's is used instead.
+            OutOfMemory: There is no more.
+        """
+
+    def free(self, memory: Any) -> None:
+        """Free what `allocate` gave. No array looks at it any more; the backend may be closed by then."""
+
+
 class Backend(ABC):
     """A plugin that knows one vendor runtime. Made once per Runtime, when that looks for devices.
 
@@ -323,6 +364,17 @@ class Backend(ABC):
             ExecutionError: Loading failed on the device.
             ProgramError: The program is broken for every device; no other one is tried.
         """
+
+    def allocator(self, device: Device) -> Allocator | None:
+        """What gives the buffers that users ask for on a device (`Runtime.buffer`); asked once.
+
+        Args:
+            device: One that `probe` returned.
+
+        Returns:
+            None when the host's memory is as good as any.
+        """
+        return None
 
     def close(self) -> None:  # noqa: B027
         """Free what the backend holds. Called once, after its executables are closed."""

@@ -14,10 +14,15 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal
 
-from hetero.backend import Backend, BackendFactory, Device, Host
+import numpy as np
+from numpy.typing import DTypeLike
+
+from hetero.backend import Access, Backend, BackendFactory, Device, Host
 from hetero.bundle import Source, open_program
 from hetero.cache import key_of
 from hetero.errors import ClosedError, OptionError, Unavailable
+from hetero.memory.arrays import PooledArray
+from hetero.memory.pools import Pools
 from hetero.options import Options, check_call_options, check_options
 from hetero.plugins import BrokenPlugin, Plugins
 from hetero.program import Program
@@ -72,6 +77,8 @@ class Runtime:
             lost, the request goes on elsewhere, and the process is started again.
         host: The machine to look at, for tests.
         keep_records: How many records of finished requests are kept.
+        memory_limit: Bytes that each pool of buffers may hold, or by the pool's name: `{"host": 1 << 30}`; the other
+            names are those of devices. See `buffer` and `memory`.
         learn: Keep what runs have cost in the cache folder, for the policies' next choice.
         clock: Seconds, for tests: timers then fire only in `timers.run_due()`.
 
@@ -90,6 +97,7 @@ class Runtime:
         isolate: bool | str | Sequence[str] = False,
         host: Host | None = None,
         keep_records: int = 1000,
+        memory_limit: int | Mapping[str, int] | None = None,
         learn: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -104,6 +112,7 @@ class Runtime:
         self._options = self._check_backend_names(options or {})
         self._check_simulated()
         self._chain = self._order(self._probe(), chain)
+        self._memory = Pools([(self._backends[name], device) for name, device in self._present()], memory_limit)
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._workers = Workers()
@@ -132,6 +141,47 @@ class Runtime:
     def backends(self) -> Mapping[str, Backend]:
         """The backends by name, those without a device here included."""
         return dict(self._backends)
+
+    @property
+    def memory(self) -> Pools:
+        """The pools of buffers: how much is in use, idle, and the most there ever was in use."""
+        return self._memory
+
+    def buffer(
+        self,
+        shape: int | tuple[int, ...],
+        dtype: DTypeLike = np.float32,
+        *,
+        access: Access = "default",
+        device: str | Sequence[str] | None = None,
+        wait: float = 0.0,
+    ) -> PooledArray:
+        """An array in memory that is used again and again, for an input or for `out=`.
+
+        Args:
+            shape: Of the array.
+            dtype: Of its elements; anything but Python objects.
+            access: `default`, for any use; `npu_primary`: in the device's own memory, which the CPU sees too, if its
+                backend has that; `streaming`: in whole pages, which several units can map.
+            device: The device or backend, or several in order, whose memory it shall be; the host's, when not given,
+                and with `npu_primary` the first NPU's that has some. One that has none for this access gives way to the
+                host; `PooledArray.pool` says whose memory it is.
+            wait: Seconds to wait for memory that others give back, when the limit is reached.
+
+        Raises:
+            OutOfMemory: The limit is reached, or there is no more.
+            InputError: A shape or dtype that cannot be.
+            OptionError: An unknown access or device.
+            Unavailable: A device that is not on this machine.
+            ClosedError: The Runtime is closed.
+        """
+        self._check_open()
+        if device is not None:
+            owned = self.select(device)
+        else:
+            owned = tuple(o for o in self.select() if access == "npu_primary" and o[1].kind == "npu")
+        where = [(self._backends[name], chosen) for name, chosen in owned]
+        return self._memory.array(shape, dtype, access, where, wait)
 
     def select(self, names: str | Sequence[str] | None = None) -> tuple[Owned, ...]:
         """The devices that a user's names mean, in the order given, each behind its backend's name; all without names.
@@ -289,6 +339,7 @@ class Runtime:
         self.timers.close()
         self._workers.close(timeout)
         self._costs.save()
+        self._memory.close()
         for backend in self._backends.values():
             try:
                 backend.close()
@@ -310,7 +361,7 @@ class Runtime:
         size = batch or max((c.executable.batch for c in dispatcher.candidates if c.executable is not None), default=1)
         if size == 1 or batch_dimension(program) is None:
             return None
-        return Batcher(dispatcher, program, size, delay, self.timers)
+        return Batcher(dispatcher, program, size, delay, self.timers, self._memory.host)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -325,6 +376,7 @@ class Runtime:
         self._closed = "this Runtime was made before a fork and cannot be used in the child process"
         for session in list(self._sessions):
             session._forked(self._closed)
+        self._memory.abandon()
         _kept_after_fork.append(self)
 
     def _make_backends(self, factories: Iterable[BackendFactory], isolate: bool | str | Sequence[str]) -> None:

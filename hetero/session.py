@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from hetero.errors import ClosedError, OptionError
 from hetero.explain import CandidateReport, Explanation
+from hetero.memory.arrays import PooledArray
 from hetero.options import Options
 from hetero.program import Program
 from hetero.scheduler.batching import Batcher
 from hetero.scheduler.candidate import Candidate
+from hetero.scheduler.delivery import Delivery
 from hetero.scheduler.dispatch import Dispatcher, Fallback
 from hetero.scheduler.policy import pick
 from hetero.scheduler.request import Request
@@ -24,6 +26,9 @@ from hetero.tensors import Array
 
 if TYPE_CHECKING:
     from hetero.runtime import Runtime
+
+Out = Array | PooledArray | Mapping[str, Array | PooledArray] | None
+"""The caller's own arrays for an answer; see `Session`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,9 @@ class Session:
     - `deadline`: seconds from now after which the answer is of no use: a request that waits then is not started, one
       that runs is cancelled or left behind, and DeadlineExceeded is raised;
     - `options`: by backend, those of its options that may change from call to call: `{"rknn": {"core_mask": "0_1"}}`.
+    - `out` (but for `map`): where the answer is to be written: an array, or arrays by output name, each C-contiguous,
+      writable, of the output's dtype and shape, and apart from the inputs. What comes back is that array. It belongs
+      to the request until that has ended; then nobody writes to it any more. See the page on memory.
 
     Attributes:
         program: What is run.
@@ -100,20 +108,22 @@ class Session:
         priority: int = 0,
         deadline: float | None = None,
         options: Options | None = None,
+        out: Out = None,
     ) -> Any:
         """Run here: in this thread, unless a deadline or the session's timeout has to be kept.
 
         Raises:
-            InputError: The inputs do not fit the program.
+            InputError: The inputs do not fit the program, or the answer does not fit `out`.
             AllDevicesFailed: No device answered; `attempts` tells each one's reason.
             FallbackForbidden: The first candidate did not answer.
             DeadlineExceeded: The deadline passed.
             QueueFull: Too many requests wait already, and the session was loaded with `on_full="raise"`.
             ClosedError: The session is closed.
         """
-        if device is None and fallback is None and deadline is None and options is None and self._plain:
+        plain = out is None and device is None and fallback is None and deadline is None and options is None
+        if plain and self._plain:
             return _value(self._run_plain(inputs, priority)[0])
-        return _value(self._run(self._request(inputs, device, fallback, priority, deadline, options)))
+        return _value(self._run(self._request(inputs, device, fallback, priority, deadline, options, out)))
 
     def run(
         self,
@@ -123,11 +133,13 @@ class Session:
         priority: int = 0,
         deadline: float | None = None,
         options: Options | None = None,
+        out: Out = None,
     ) -> Result:
         """Run here and give the record with the answer. Errors as for a call."""
-        if device is None and fallback is None and deadline is None and options is None and self._plain:
+        plain = out is None and device is None and fallback is None and deadline is None and options is None
+        if plain and self._plain:
             return Result(*self._run_plain(inputs, priority))
-        request = self._request(inputs, device, fallback, priority, deadline, options)
+        request = self._request(inputs, device, fallback, priority, deadline, options, out)
         return Result(self._run(request), request.record)
 
     def submit(
@@ -138,17 +150,19 @@ class Session:
         priority: int = 0,
         deadline: float | None = None,
         options: Options | None = None,
+        out: Out = None,
     ) -> concurrent.futures.Future[Any]:
         """Run in a thread of the Runtime, or in that of whoever waits for it with `result()` before one has begun it.
 
         The second only where neither a deadline nor the session's timeout has to be kept, and no timeout is given to
-        `result()`. Inputs are checked before this returns, and must not be changed until the future is done. Cancelling
-        the future ends a running call where the device's runtime can be interrupted.
+        `result()`. Inputs are checked before this returns, and must not be changed until the future is done; nor may
+        `out` be used until then. Cancelling the future ends a running call where the device's runtime can be
+        interrupted.
 
         Returns:
             A future of what a call would return.
         """
-        return self._submit(self._request(inputs, device, fallback, priority, deadline, options), _value)
+        return self._submit(self._request(inputs, device, fallback, priority, deadline, options, out), _value)
 
     async def arun(
         self,
@@ -158,14 +172,18 @@ class Session:
         priority: int = 0,
         deadline: float | None = None,
         options: Options | None = None,
+        out: Out = None,
     ) -> Any:
         """Run in a thread of the Runtime while the event loop goes on. Returns what a call would."""
         import asyncio
 
-        future = self.submit(
-            *inputs, device=device, fallback=fallback, priority=priority, deadline=deadline, options=options
-        )
-        return await asyncio.wrap_future(future)
+        request = self._request(inputs, device, fallback, priority, deadline, options, out)
+        try:
+            return await asyncio.wrap_future(self._submit(request, _value))
+        except BaseException:
+            # Whoever cancels the task is told that it is over, also where the device cannot be interrupted.
+            request.withdraw()
+            raise
 
     def map(
         self,
@@ -278,6 +296,7 @@ class Session:
         priority: int,
         deadline: float | None,
         options: Options | None,
+        out: Out = None,
     ) -> Request:
         if self._closed:
             self._check_open()
@@ -290,7 +309,9 @@ class Session:
             raise OptionError(f"deadline is {deadline!r}, expected seconds from now, more than 0")
         if options is not None:
             options = self._runtime.call_options(options)
-        return self._request_of(feed, Record(self.program.name), candidates, forbid, priority, deadline, options)
+        delivery = None if out is None else Delivery(out, self.program.signature, feed)
+        record = Record(self.program.name)
+        return self._request_of(feed, record, candidates, forbid, priority, deadline, options, delivery)
 
     def _request_of(
         self,
@@ -301,6 +322,7 @@ class Session:
         priority: int,
         deadline: float | None,
         options: Options | None = None,
+        delivery: Delivery | None = None,
     ) -> Request:
         now = self._clock()
         return Request(
@@ -313,6 +335,7 @@ class Session:
             forbid_fallback=forbid,
             owner=self,
             options=options,
+            delivery=delivery,
         )
 
     def _run_plain(self, inputs: Sequence[Any], priority: int) -> tuple[Mapping[str, Array], Record]:
@@ -332,7 +355,12 @@ class Session:
     def _run(self, request: Request) -> Mapping[str, Array]:
         if request.deadline is None and self._dispatcher.timeout is None and self._batcher is None:
             return self._dispatcher.call(request)
-        outputs: Mapping[str, Array] = self._submit(request, lambda outputs: outputs).result()
+        future = self._submit(request, lambda outputs: outputs)
+        try:
+            outputs: Mapping[str, Array] = future.result()
+        except BaseException:
+            request.withdraw()  # interrupted, this thread leaves a request that goes on
+            raise
         return outputs
 
     def _check_open(self) -> None:

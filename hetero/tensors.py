@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hetero.errors import InputError, WrongAnswer
+from hetero.memory.arrays import PooledArray
 
 Array = NDArray[Any]
 Dim = int | str | None
@@ -114,6 +115,15 @@ class Signature:
             self._passed = shapes
         return dict(zip(self._names, arrays, strict=True))
 
+    def sizes(self, inputs: Mapping[str, Array]) -> dict[str, int]:
+        """The size of each symbolic dimension that the inputs have."""
+        return {
+            dim: size
+            for spec in self.inputs
+            for dim, size in zip(spec.shape or (), inputs[spec.name].shape, strict=False)
+            if isinstance(dim, str)
+        }
+
     def check_outputs(self, outputs: Mapping[str, Array]) -> None:
         """Refuse an answer that is not of the form the program declares.
 
@@ -167,6 +177,8 @@ class Signature:
 
 def _array(value: Any, spec: TensorSpec) -> Array:
     """`value` as a C-contiguous array of the spec's dtype, or the reason why that would change its meaning."""
+    if isinstance(value, PooledArray):
+        value = value.array
     if not isinstance(value, np.ndarray | np.generic):
         try:
             return _converted(value, spec)

@@ -10,13 +10,15 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import logging
+import math
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
-from hetero.errors import ClosedError, DeadlineExceeded
+from hetero.errors import ClosedError, DeadlineExceeded, OutOfMemory
+from hetero.memory.pool import Pool
 from hetero.program import Program
 from hetero.scheduler.dispatch import Dispatcher, Outputs
 from hetero.scheduler.flight import RequestFuture
@@ -26,6 +28,10 @@ from hetero.telemetry.records import Attempt, Record
 from hetero.tensors import Array
 
 _log = logging.getLogger(__name__)
+
+# Smaller blocks the C library itself uses again, at a lower cost than a pool; from here on it maps new pages each time
+# (glibc's largest M_MMAP_THRESHOLD), and a batch takes 1.7 times as long to put together.
+_POOLED_BYTES = 32 << 20
 
 
 def batch_dimension(program: Program) -> str | None:
@@ -59,10 +65,14 @@ class Batcher:
         size: Rows of a full launch.
         delay: Seconds that the first request of a batch waits for others, at most.
         timers: Tells when.
+        pool: Gives the memory for large batches.
     """
 
-    def __init__(self, dispatcher: Dispatcher, program: Program, size: int, delay: float, timers: Timers) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, program: Program, size: int, delay: float, timers: Timers, pool: Pool
+    ) -> None:
         self.size = size
+        self._pool = pool
         self._dispatcher = dispatcher
         self._padding = program.padding
         self._delay = delay
@@ -141,10 +151,20 @@ class Batcher:
         members = [member for member in gathered if member.future.set_running_or_notify_cancel()]
         if not members:
             return
+        with self._lock:
+            # One that has ended has let go of its inputs.
+            members = [member for member in members if not member.ended]
+            feeds = [member.request.inputs for member in members]
+        if not members:
+            return
         first = members[0].request
-        joined = {name: np.concatenate([m.request.inputs[name] for m in members]) for name in first.inputs}
-        if self._padding != "none":
-            joined = {name: _padded(array, self.size, self._padding) for name, array in joined.items()}
+        try:
+            joined = {name: self._joined([feed[name] for feed in feeds]) for name in feeds[0]}
+        except (OutOfMemory, MemoryError) as error:
+            _log.info("no memory for a batch of %d (%s); its requests run one by one", len(members), error)
+            for member in members:
+                self._alone(member)
+            return
         batch = Request(
             joined,
             Record(first.record.program),
@@ -163,7 +183,29 @@ class Batcher:
         else:
             future.add_done_callback(functools.partial(self._answered, members, batch))
 
-    def _answered(self, members: list[_Member], batch: Request, future: concurrent.futures.Future[Outputs]) -> None:
+    def _joined(self, arrays: Sequence[Array]) -> Array:
+        """The rows of all, filled up as the program says; of one alone that needs no filling, its own array."""
+        rows = sum(array.shape[0] for array in arrays)
+        full = rows if self._padding == "none" else max(rows, self.size)
+        if len(arrays) == 1 and full == rows:
+            return arrays[0]
+        joined = self._memory((full, *arrays[0].shape[1:]), arrays[0].dtype)
+        np.concatenate(arrays, out=joined[:rows])
+        if full > rows:
+            joined[rows:] = 0 if self._padding == "zeros" else arrays[-1][-1:]
+        return joined
+
+    def _memory(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        nbytes = math.prod(shape) * dtype.itemsize
+        if nbytes < _POOLED_BYTES or dtype.hasobject:
+            return np.empty(shape, dtype)
+        # The array alone holds the memory from here on: it goes back when no run reads it any more, hung ones included.
+        with self._pool.take(nbytes) as buffer:
+            return buffer.array(shape, dtype)
+
+    def _answered(self, launched: list[_Member], batch: Request, future: concurrent.futures.Future[Outputs]) -> None:
+        members = list(launched)
+        launched.clear()  # the future keeps it, and its error the future
         error = future.exception()
         attempts = batch.record.attempts
         if error is not None:
@@ -178,23 +220,37 @@ class Batcher:
         outputs = future.result()
         row = 0
         for member in members:
-            # A copy, so that one caller who keeps its rows does not keep everybody's.
-            own = {name: array[row : row + member.rows].copy() for name, array in outputs.items()}
+            own = {name: array[row : row + member.rows] for name, array in outputs.items()}
             row += member.rows
-            if self._end(member, attempts, None):
-                member.future.set_result(member.give(own))
+            self._give(member, attempts, own)
+
+    def _give(self, member: _Member, attempts: Sequence[Attempt], rows: Outputs) -> None:
+        """Give a member its rows of the answer."""
+        if not self._claim(member):
+            return
+        request = member.request
+        request.record.attempts.extend(attempts)
+        try:
+            own = request.deliver(rows, self._clock)
+            # A copy, so that one caller who keeps its rows does not keep everybody's.
+            own = {name: array.copy() if array is rows[name] else array for name, array in own.items()}
+        except Exception as error:
+            self._dispatcher.finish(request, error)
+            self._let_go(member)
+            member.future.set_exception(error)
+            return
+        self._dispatcher.finish(request, None)
+        self._let_go(member)
+        member.future.set_result(member.give(own))
 
     def _alone(self, member: _Member) -> None:
         """Send one request of a failed batch on its way by itself; its record and deadline are then its own."""
-        with self._lock:
-            if member.ended:
-                return
-            member.ended = True
-        if member.timer is not None:
-            member.timer.cancel()
+        if not self._claim(member):
+            return
 
         def copy(future: concurrent.futures.Future[Any]) -> None:
             error = future.exception()
+            member.future.let_go()
             if error is not None:
                 member.future.set_exception(error)
             else:
@@ -222,20 +278,23 @@ class Batcher:
 
     def _end(self, member: _Member, attempts: Sequence[Attempt], error: BaseException | None) -> bool:
         """Close a member's record, once: what its batch went through, it went through."""
+        if not self._claim(member):
+            return False
+        member.request.record.attempts.extend(attempts)
+        self._dispatcher.finish(member.request, error)
+        self._let_go(member)
+        return True
+
+    def _let_go(self, member: _Member) -> None:
+        member.request.let_go(self._dispatcher.board.give_back)
+        member.future.let_go()
+
+    def _claim(self, member: _Member) -> bool:
+        """Take it upon oneself to end a member; whether nobody has done so before."""
         with self._lock:
             if member.ended:
                 return False
             member.ended = True
         if member.timer is not None:
             member.timer.cancel()
-        member.request.record.attempts.extend(attempts)
-        self._dispatcher.finish(member.request, error)
         return True
-
-
-def _padded(array: Array, size: int, padding: str) -> Array:
-    missing = size - array.shape[0]
-    if missing <= 0:
-        return array
-    rows = np.zeros_like(array[:1]) if padding == "zeros" else array[-1:]
-    return np.concatenate([array, np.repeat(rows, missing, axis=0)])

@@ -167,14 +167,17 @@ class Dispatcher:
                 if taken is None:
                     continue
                 candidate, call = taken
+                if request.delivery is not None:
+                    candidate.offer(call, request.delivery.arrays)
                 try:
                     if request.options is not None:
                         call.options = request.options.get(candidate.backend, NO_OPTIONS)
                     outputs = candidate.run(request.inputs, call, record.attempts)
                 finally:
+                    call.outputs = None
                     self.board.give_back(candidate, call)
                 if outputs is not None:
-                    return outputs
+                    return request.deliver(outputs, self.board.clock)
                 self.after_failure(request, candidate)
         except BaseException as error:
             record.error = f"{type(error).__name__}: {error}"

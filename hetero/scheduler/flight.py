@@ -60,8 +60,9 @@ class RequestFuture(concurrent.futures.Future[Any]):
         changes of thread (as `Task.Wait` of .NET does, and the joins of work-stealing pools). Only where nothing has to
         be timed, since a call that hangs would hang its caller.
         """
-        if timeout is None and self._help_out is not None:
-            while self._help_out():
+        help_out = self._help_out
+        if timeout is None and help_out is not None:
+            while help_out():
                 pass
         return super().result(timeout)
 
@@ -77,6 +78,18 @@ class RequestFuture(concurrent.futures.Future[Any]):
             self._withdrawn()
             return True
         return not self.done() and self._interrupt()
+
+    def let_go(self) -> None:
+        """Forget whoever works for the request, which has ended, and could not be kept from it any more."""
+        self._interrupt, self._withdrawn, self._help_out = _too_late, _nothing, None
+
+
+def _too_late() -> bool:
+    return False
+
+
+def _nothing() -> None:
+    pass
 
 
 class Flight:
@@ -137,37 +150,40 @@ class Flight:
         """
         with self._lock:
             assigned, self._assigned = self._assigned, None
-            if assigned is None:
-                return False
-            candidate, call = assigned
+        if assigned is None:
+            return False
+        self._run(*assigned)
+        return True
+
+    def _run(self, candidate: Candidate, call: Call) -> None:
+        request = self._request
+        with self._lock:
             # A future that was cancelled meanwhile has its own way out: `_withdrawn`.
             if self._done or (self._turn == 0 and not self.future.set_running_or_notify_cancel()):
-                turn = None
+                started = False
             else:
+                started = True
                 self._turn += 1
                 turn = self._turn
-                self._running = assigned
+                self._running = (candidate, call)
+                inputs = request.inputs
                 if self._dispatcher.timeout is not None:
                     self._timer = self._timers.at(
                         self._dispatcher.board.clock() + self._dispatcher.timeout, functools.partial(self._hung, turn)
                     )
-        if turn is None:
+        if not started:
             self._dispatcher.board.give_back(candidate, call)
-        else:
-            self._run(candidate, call, turn)
-        return True
-
-    def _run(self, candidate: Candidate, call: Call, turn: int) -> None:
-        request = self._request
+            return
         attempts: list[Attempt] = []
         failure: BaseException | None = None
         outputs: Outputs | None = None
         try:
             if request.options is not None:
                 call.options = request.options.get(candidate.backend, NO_OPTIONS)
-            outputs = candidate.run(request.inputs, call, attempts)
+            outputs = candidate.run(inputs, call, attempts)
         except BaseException as error:
             failure = error
+        del inputs
         workers = self._workers
         if outputs is not None:
             workers.keep_next(True)
@@ -207,7 +223,13 @@ class Flight:
             self._done = True
         if self._deadline is not None:
             self._deadline.cancel()
+        if outputs is not None:
+            try:
+                outputs = self._request.deliver(outputs, self._dispatcher.board.clock)
+            except Exception as mismatch:
+                error = mismatch
         self._dispatcher.finish(self._request, error)
+        self._let_go()
         # A future that nobody has begun is begun here, so that it can be given its error.
         if not self.future.running() and not self.future.set_running_or_notify_cancel():
             return
@@ -270,6 +292,11 @@ class Flight:
         if self._deadline is not None:
             self._deadline.cancel()
         self._dispatcher.finish(self._request, concurrent.futures.CancelledError())
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._request.let_go(self._dispatcher.board.give_back)
+        self.future.let_go()
 
     def _give_up(self, turn: int) -> Assignment | None:
         """Take the running call's part in this request away from it."""

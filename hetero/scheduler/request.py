@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hetero.scheduler.costs import shapes_of
+from hetero.scheduler.delivery import with_copy
 from hetero.telemetry.records import Record
 from hetero.tensors import Array
 
 if TYPE_CHECKING:
     from hetero.backend import Call
     from hetero.scheduler.candidate import Candidate
+    from hetero.scheduler.delivery import Delivery
 
 _arrivals = itertools.count()
 
@@ -31,6 +33,7 @@ class Request:
         forbid_fallback: Only the first candidate may answer.
         options: For this request alone, by backend.
         recorded: Its record goes to the Runtime's; a batch's does not, its members' do.
+        delivery: The caller's own arrays for the answer; None when it gave none.
         owner: The session, kept alive until the request is done.
         admitted: It has been let into the queue before, and needs no room again.
         tried: Those that have failed it, or were shut out when it came to them.
@@ -44,11 +47,13 @@ class Request:
     """
 
     __slots__ = (
+        "_nbytes",
         "admitted",
         "arrived",
         "assigned",
         "candidates",
         "deadline",
+        "delivery",
         "failed",
         "forbid_fallback",
         "forced",
@@ -81,6 +86,7 @@ class Request:
         owner: object = None,
         recorded: bool = True,
         options: Mapping[str, Mapping[str, Any]] | None = None,
+        delivery: Delivery | None = None,
         ageing: float = 1.0,
     ) -> None:
         self.inputs = inputs
@@ -96,6 +102,8 @@ class Request:
         self.owner = owner
         self.recorded = recorded
         self.options = options
+        self.delivery = delivery
+        self._nbytes: int | None = None
         self.tried: set[Candidate] = set()
         self.admitted = False
         self.failed: set[Candidate] = set()
@@ -112,7 +120,51 @@ class Request:
     def __lt__(self, other: Request) -> bool:
         return (self.order, self.number) < (other.order, other.number)
 
+    def deliver(self, outputs: Mapping[str, Array], clock: Callable[[], float]) -> Mapping[str, Array]:
+        """Write the final answer to the caller's own arrays, if it gave some; the copy goes into the record.
+
+        Returns:
+            What the caller gets.
+
+        Raises:
+            InputError: The answer has another shape than an array.
+        """
+        delivery = self.delivery
+        if delivery is None or delivery.holds(outputs):
+            return outputs
+        started = clock()
+        delivered = delivery.write(outputs)
+        attempts = self.record.attempts
+        attempts[-1] = with_copy(attempts[-1], clock() - started)
+        return delivered
+
+    def withdraw(self) -> None:
+        """The caller has left: nothing is written to its arrays any more."""
+        delivery = self.delivery
+        if delivery is not None:
+            delivery.withdraw()
+
+    def let_go(self, give_back: Callable[[Candidate, Call], None]) -> None:
+        """The request has ended: keep none of its arrays, nor whoever worked for it, alive.
+
+        They hold each other in a circle, in which arrays of a pool would wait for the garbage collector.
+
+        Args:
+            give_back: What becomes of a lane that was found for the request in this very moment.
+        """
+        self.inputs = {}
+        self.delivery = None
+        self.assigned = give_back
+        self.stranded = _nothing
+        self.turned_away = _nothing
+
     @property
     def nbytes(self) -> int:
-        """Bytes of the inputs."""
-        return sum(array.nbytes for array in self.inputs.values())
+        """Bytes of the inputs, as they were when this was first asked."""
+        if self._nbytes is None:
+            self._nbytes = sum(array.nbytes for array in self.inputs.values())
+        return self._nbytes
+
+
+def _nothing(*_: object) -> None:
+    pass

@@ -103,6 +103,8 @@ def _args(record: Record, attempt: Attempt | None) -> dict[str, Any]:
         told |= {"outcome": attempt.outcome, "run_ms": round(attempt.seconds * 1e3, 6)}
         if attempt.reason:
             told["reason"] = attempt.reason
+        if attempt.copy_seconds:
+            told["copy_ms"] = round(attempt.copy_seconds * 1e3, 6)
         if attempt.verify_seconds:
             told["verify_ms"] = round(attempt.verify_seconds * 1e3, 6)
         if attempt.thread:

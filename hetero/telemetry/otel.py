@@ -65,6 +65,8 @@ class Export:
         )
         if attempt.outcome != "ok":
             span.set_status(self._trace.StatusCode.ERROR, attempt.reason)
+        if attempt.copy_seconds:
+            span.set_attribute("hetero.copy_seconds", attempt.copy_seconds)
         if attempt.verify_seconds:
             span.set_attribute("hetero.verify_seconds", attempt.verify_seconds)
         span.end(_ns(start + attempt.seconds + attempt.verify_seconds))

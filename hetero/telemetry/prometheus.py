@@ -44,7 +44,18 @@ class Export:
         self._wait = Histogram(
             "hetero_wait_seconds", "Time spent waiting for a lane.", ("program",), buckets=BUCKETS, registry=None
         )
-        self._metrics = (self._requests, self._fallbacks, self._run, self._wait, _Waiting(runtime))
+        self._copy = Counter(
+            "hetero_copy_seconds", "The part of the run time that went into copies.", where, registry=None
+        )
+        self._metrics = (
+            self._requests,
+            self._fallbacks,
+            self._run,
+            self._copy,
+            self._wait,
+            _Waiting(runtime),
+            _Memory(runtime),
+        )
         registered: list[Any] = []
         try:
             for metric in self._metrics:
@@ -82,6 +93,7 @@ class Export:
         self._wait.labels(record.program).observe(record.wait_seconds)
         if record.device is not None:
             self._run.labels(*answered).observe(record.run_seconds)
+            self._copy.labels(*answered).inc(record.attempts[-1].copy_seconds)
         for attempt in record.attempts:
             if attempt.outcome != "ok":
                 passed = (record.program, attempt.device, _truth(attempt.simulated))
@@ -114,6 +126,42 @@ class _Waiting:
         return GaugeMetricFamily("hetero_waiting_requests", "Requests that wait for a lane now.", labels=["program"])
 
 
+class _Memory:
+    """The pools of buffers, asked when the metrics are read. Keeps no Runtime alive."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = weakref.ref(runtime)
+
+    def describe(self) -> list[Any]:
+        return list(self._families().values())
+
+    def collect(self) -> Iterator[Any]:
+        families = self._families()
+        runtime = self._runtime()
+        for told in runtime.memory if runtime is not None else ():
+            for name, family in families.items():
+                value = getattr(told, name)
+                if value is not None:
+                    family.add_metric([told.name], value)
+        yield from families.values()
+
+    def _families(self) -> dict[str, Any]:
+        """By the name of the statistic."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        def family(kind: Any, name: str, text: str) -> Any:
+            return kind(f"hetero_memory_{name}", text, labels=["pool"])
+
+        return {
+            "in_use_bytes": family(GaugeMetricFamily, "in_use_bytes", "Bytes of buffers that somebody uses."),
+            "idle_bytes": family(GaugeMetricFamily, "idle_bytes", "Bytes kept for the next request."),
+            "high_water_bytes": family(GaugeMetricFamily, "high_water_bytes", "The most bytes in use at once so far."),
+            "limit_bytes": family(GaugeMetricFamily, "limit_bytes", "What a pool may hold, where that is limited."),
+            "hits": family(CounterMetricFamily, "hits", "Buffers taken that were there."),
+            "misses": family(CounterMetricFamily, "misses", "Buffers that had to be allocated."),
+        }
+
+
 def export(runtime: Runtime, registry: CollectorRegistry | None = None) -> Export:
     """Count and time the requests of a Runtime.
 
@@ -123,7 +171,10 @@ def export(runtime: Runtime, registry: CollectorRegistry | None = None) -> Expor
     | `hetero_fallbacks_total` | `program`, `device` (the one that did not answer), `simulated`, `outcome` |
     | `hetero_run_seconds` (histogram) | `program`, `device`, `simulated` |
     | `hetero_wait_seconds` (histogram) | `program` |
+    | `hetero_copy_seconds_total` | `program`, `device`, `simulated` |
     | `hetero_waiting_requests` (gauge) | `program` |
+    | `hetero_memory_in_use_bytes`, `_idle_bytes`, `_high_water_bytes`, `_limit_bytes` (gauges) | `pool` |
+    | `hetero_memory_hits_total`, `hetero_memory_misses_total` | `pool` |
 
     Args:
         runtime: Whose requests.

@@ -27,6 +27,7 @@ _ATTEMPT_FIELDS = (
     "lane",
     "thread",
     "verify_seconds",
+    "copy_seconds",
 )
 
 
@@ -39,16 +40,20 @@ class Attempt:
         outcome: `ok`, `failed`, `unavailable` (not on this machine), `unsupported` (cannot run this program or these
             shapes), `set aside` (failed a short while ago) or `cancelled` (by the caller or its deadline).
         reason: Why not `ok`; empty otherwise.
-        seconds: Time spent in the vendor's runtime, measured on the host.
+        seconds: Time spent in the vendor's runtime, measured on the host, and in writing the answer to the caller's own
+            arrays (`out=`).
         simulated: The device is a simulator.
         started: When it began, on the clock of `Record.arrived`; of what was done for all requests at once (a load that
             was refused), possibly long before the request.
         lane: The executable's lane that it held; None where it held none.
         thread: `threading.get_ident()` of the thread that it ran in; 0 where it did not run.
         verify_seconds: Time that the check of the answer took before the answer was given; not part of `seconds`.
+        copy_seconds: The part of `seconds` that went into copies: of the inputs to the device and of the outputs from
+            it, where the backend tells, and into the caller's own arrays.
     """
 
     __slots__ = (
+        "copy_seconds",
         "device",
         "lane",
         "outcome",
@@ -73,6 +78,7 @@ class Attempt:
         lane: int | None = None,
         thread: int = 0,
         verify_seconds: float = 0.0,
+        copy_seconds: float = 0.0,
     ) -> None:
         self.device = device
         self.stage = stage
@@ -84,6 +90,7 @@ class Attempt:
         self.lane = lane
         self.thread = thread
         self.verify_seconds = verify_seconds
+        self.copy_seconds = copy_seconds
 
     def __str__(self) -> str:
         device = f"{self.device} (simulated)" if self.simulated else self.device

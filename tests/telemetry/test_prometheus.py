@@ -89,6 +89,39 @@ def test_those_who_wait_are_counted_while_they_wait(make_runtime: Make, registry
         assert waiting() == 0
 
 
+def test_memory_is_told_by_pool_when_the_metrics_are_read(make_runtime: Make, registry: Any) -> None:
+    runtime = make_runtime(fake("cpu", kind="cpu"), memory_limit=1 << 20)
+    with prometheus.export(runtime, registry), runtime.buffer(1024) as held:
+        runtime.buffer(1024).release()
+        runtime.buffer(1024).release()
+        values = {
+            name: registry.get_sample_value(f"hetero_memory_{name}", {"pool": "host"})
+            for name in ("in_use_bytes", "idle_bytes", "high_water_bytes", "limit_bytes", "hits_total", "misses_total")
+        }
+        assert values == {
+            "in_use_bytes": held.nbytes,
+            "idle_bytes": 4096,
+            "high_water_bytes": 8192,
+            "limit_bytes": 1 << 20,
+            "hits_total": 1,
+            "misses_total": 2,
+        }
+
+
+def test_time_in_copies_is_counted(make_runtime: Make, registry: Any) -> None:
+    def run(inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
+        call.copy_seconds = 0.25
+        return double(inputs, call)
+
+    runtime = make_runtime(fake("npu", run=run))
+    session = runtime.load(DOUBLE)
+    with prometheus.export(runtime, registry):
+        session(X)
+        session(X)
+        labels = {"program": "double", "device": "npu", "simulated": "false"}
+        assert registry.get_sample_value("hetero_copy_seconds_total", labels) == 0.5
+
+
 def test_after_close_nothing_is_counted_and_the_names_are_free(make_runtime: Make, registry: Any) -> None:
     runtime = make_runtime(fake("cpu", kind="cpu"))
     session = runtime.load(DOUBLE)

@@ -1,0 +1,1 @@
+"""Pools of buffers that are used again and again, on the host and on devices."""
