@@ -1,6 +1,6 @@
 """What a `.rknn` file is made of: magic, lengths, a body and a description in JSON. And what is none.
 
-The layout, found in files of rknn-toolkit2 and agreeing with what others found::
+The layout, found in files of rknn-toolkit2 2.2.0 to 2.5.0 and agreeing with what others found::
 
     0   RKNN and four zeros          (CYPTRKNN: encrypted)
     8   u64  format version          6 since toolkit 1.5.2
