@@ -1,10 +1,11 @@
 """The few things of a `.rknn` file's body that its JSON does not say: the graph's own types, and its operators.
 
 The body is a flatbuffer with the identifier `RKNN`. Its schema is not published; what is used here was found in files
-of rknn-toolkit2 2.2.0 to 2.5.0 and agrees with the schema that the rknncli project worked out. In the root table, slot 2 is the
-list of graphs (slot 1 of which lists nodes, slot 1 of which is the operator's name); slot 3 is a text, a Python literal
-with the original dtype, shape and layout of every input and output; slots 12 and 13 say how the NPU wants the inputs
-and leaves the outputs. A file that has none of this is still a good file; one whose offsets lead out of it is damaged.
+of rknn-toolkit2 2.2.0 to 2.5.0 and agrees with the schema that the rknncli project worked out. In the root table, slot
+2 is the list of graphs (slot 1 of which lists nodes, slot 1 of which is the operator's name); slot 3 is a text, a
+Python literal with the original dtype, shape and layout of every input and output; slots 12 and 13 say how the NPU
+wants the inputs and leaves the outputs. A file that has none of this is still a good file; one whose offsets lead out
+of it is damaged.
 """
 
 from __future__ import annotations

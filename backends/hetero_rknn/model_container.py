@@ -94,7 +94,7 @@ def _read(file: BinaryIO, path: Path) -> Container:
         (described,) = struct.unpack_from("<Q", content, start + length)
         if start + length + 8 + described > size:
             raise _truncated(path, size, start + length + 8 + described)
-        if not 0 < described <= _LONGEST_JSON:
+        if described > _LONGEST_JSON:
             raise damaged(path, f"its description is said to have {described} bytes")
         text = content[start + length + 8 : start + length + 8 + described]
         with memoryview(content) as view, view[start : start + length] as body:

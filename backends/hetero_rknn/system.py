@@ -164,13 +164,8 @@ def library_version(path: Path) -> str | None:
 
 
 def _libraries(host: Host) -> list[Path]:
-    """The librknnrt.so files in the usual places, links to one file once, the one that is used by default first."""
-    found: dict[Path, Path] = {}
-    for place in LIBRARY_PLACES:
-        path = host.sysroot / place
-        if path.is_file():
-            found.setdefault(path.resolve(), path)
-    return list(found.values())
+    """The librknnrt.so files in the usual places, the one that is used by default first."""
+    return [host.sysroot / place for place in LIBRARY_PLACES if (host.sysroot / place).is_file()]
 
 
 def _nodes(host: Host) -> tuple[Path, ...]:

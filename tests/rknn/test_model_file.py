@@ -71,6 +71,27 @@ def content(described: Any, body: bytes = b"weights", version: int = 6) -> bytes
     return header.ljust(64 if version > 1 else 24, b"\0") + body + struct.pack("<Q", len(text)) + text
 
 
+def body_of(slots: Mapping[int, bytes], count: int | None = None) -> bytes:
+    """A flatbuffer whose root table has the given texts, and a list of graphs of the given length without any."""
+    size = 4 + 2 * 14
+    table = 8 + size
+    fields = bytearray(2 * 14)
+    offsets, texts = b"", b""
+    end = table + 4 + 4 * (len(slots) + (count is not None))
+    for number, (slot, text) in enumerate(slots.items()):
+        at = table + 4 + 4 * number
+        struct.pack_into("<H", fields, 2 * slot, at - table)
+        offsets += struct.pack("<I", end + len(texts) - at)
+        texts += struct.pack("<I", len(text)) + text
+    if count is not None:
+        at = table + 4 + 4 * len(slots)
+        struct.pack_into("<H", fields, 2 * 2, at - table)
+        offsets += struct.pack("<I", end + len(texts) - at)
+        texts += struct.pack("<I", count)
+    entries = struct.pack("<HH", size, 4) + fields
+    return struct.pack("<I", table) + b"RKNN" + entries + struct.pack("<i", size) + offsets + texts
+
+
 def written(folder: Path, data: bytes) -> Path:
     path = folder / "m.rknn"
     path.write_bytes(data)
@@ -194,7 +215,8 @@ def test_an_onnx_file_by_a_wrong_name_is_told_to_be_compiled(tmp_path: Path) -> 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.name)
 def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path, path: Path) -> None:
     data = path.read_bytes()
-    for size in [*range(100), *range(100, len(data), 997), len(data) - 1]:
+    (length,) = struct.unpack_from("<Q", data, 16)
+    for size in [*range(100), *range(100, len(data), 997), *range(64 + length, 64 + length + 12), len(data) - 1]:
         refusal(written(tmp_path, data[:size]))
 
 
@@ -263,6 +285,61 @@ def test_a_body_of_another_kind_is_left_alone(tmp_path: Path, body: bytes) -> No
 def test_a_body_whose_offsets_lead_out_of_it_is_damaged(tmp_path: Path, root: int) -> None:
     body = struct.pack("<I", root) + b"RKNN" + b"\xff" * 8
     assert "is damaged: " in refusal(written(tmp_path, content(description(), body))).problem
+
+
+def test_an_offset_that_leads_before_the_body_is_damage(tmp_path: Path) -> None:
+    body = struct.pack("<I", 8) + b"RKNN" + struct.pack("<i", 1000) + bytes(2000)
+    assert "leads out of the file" in refusal(written(tmp_path, content(description(), body))).problem
+
+
+def test_a_text_that_leads_out_of_the_body_is_damage(tmp_path: Path) -> None:
+    body = body_of({3: b"{}"})[:-1]
+    assert "a text of 2 bytes" in refusal(written(tmp_path, content(description(), body))).problem
+
+
+def test_an_absurd_list_is_damage_at_once(tmp_path: Path) -> None:
+    body = body_of({}, count=1 << 20) + bytes(4 << 20)
+    assert "a list of 1048576 items" in refusal(written(tmp_path, content(description(), body))).problem
+
+
+def test_an_absurd_description_is_not_read(tmp_path: Path) -> None:
+    assert "is said to have 17825792 bytes" in refusal(written(tmp_path, content(b" " * (17 << 20)))).problem
+
+
+LITERALS = [
+    (b"{'attrs': {'x': {'dtype': 'int64'}}, 'quant_tab': {'y': {'min': [-inf], 'max': [nan]}}}", "int64"),
+    (b"{'attrs': {'x': {'dtype': 'int64', 'mean': [nan]}}}", None),
+    (b"{'attrs': {'x': {'dtype': 'object'}}}", None),
+    (b"{'attrs': {'x': {'dtype': 3}}}", None),
+    (b"{'attrs': {'x': 'int64'}}", None),
+    (b"{'attrs': 3}", None),
+    (b"{'attrs': __import__('os').abort()}", None),
+    (b"{'attrs': " + b"(" * 5000 + b"}", None),
+    (b"[1, 2]", None),
+    (b"{**{}}", None),
+    (b"not Python", None),
+    (b"\xff\xfe", None),
+]
+
+
+@pytest.mark.parametrize(("literal", "dtype"), LITERALS)
+def test_attributes_are_taken_where_they_are_understood_and_never_run(
+    tmp_path: Path, literal: bytes, dtype: str | None
+) -> None:
+    found = read_model_file(written(tmp_path, content(description(), body_of({3: literal})))).inputs[0]
+    assert (found.dtype, found.dtype_known) == (np.dtype(dtype or np.float32), dtype is not None)
+
+
+def test_inputs_come_in_the_models_order_whatever_the_order_of_the_description(tmp_path: Path) -> None:
+    names = ["a", "b", "c", "y"]
+    graph = [
+        {"left": "input", "left_tensor_id": place, "right": "norm_tensor", "right_tensor_id": place}
+        for place in (2, 0, 1)
+    ]
+    graph.append({"left": "output", "left_tensor_id": 0, "right": "norm_tensor", "right_tensor_id": 3})
+    tensors = [{"url": name, "size": [1], "tensor_id": number} for number, name in enumerate(names)]
+    found = read_model_file(written(tmp_path, content(description(graph=graph, norm_tensor=tensors))))
+    assert [each.name for each in found.inputs] == ["a", "b", "c"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=400)
@@ -464,6 +541,11 @@ def test_any_shape_that_the_file_was_compiled_for_fits() -> None:
     several = tensor("x", 1, 8, shapes=((1, 8), (1, 4)))
     assert compare({"x": (1, 4)}, several) == frozenset()
     assert "[1, 8], the program's is [1, 5]" in different({"x": (1, 5)}, several).problem
+
+
+def test_a_symbolic_dimension_of_a_file_with_several_shapes_is_left_to_the_call() -> None:
+    several = tensor("a", 1, 2, shapes=((1, 2), (5, 2)))
+    assert compare({"a": ("n", 2), "b": ("n", 3)}, several, tensor("b", 5, 3)) == frozenset()
 
 
 def test_another_dtype_is_refused() -> None:
