@@ -35,6 +35,9 @@ _BAD_DRIVERS = {
 }
 _GOOD_DRIVER = "0.9.6"
 
+# Of these, the ones that do no harm on a chip with one core.
+_BAD_ON_CORES = ("0.9.2",)
+
 # Governors under which the frequency stays where it is, load or no load: `rknpu_ondemand` in spite of its name forwards
 # what was last asked for (`rknpu_devfreq.c`).
 _FIXED_GOVERNORS = ("rknpu_ondemand", "userspace", "powersave")
@@ -233,10 +236,12 @@ def _load(host: Host) -> tuple[tuple[int, ...] | None, bool]:
 
 
 def _driver_notes(host: Host, platform: Platform | None, driver: str | None) -> Iterator[str]:
-    if driver in _BAD_DRIVERS:
+    one_core = platform is not None and platform.cores == 1
+    if driver in _BAD_DRIVERS and not (driver in _BAD_ON_CORES and one_core):
         yield (
             f"the kernel driver rknpu {driver} is known to be bad: it {_BAD_DRIVERS[driver]}; "
-            f"install a kernel with rknpu {_GOOD_DRIVER} or later, or keep to one core: schedule=0"
+            f"install a kernel with rknpu {_GOOD_DRIVER} or later"
+            + ("" if one_core else ", or keep to one core: schedule=0")
         )
     if driver is not None or platform is None:
         return

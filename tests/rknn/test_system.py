@@ -245,6 +245,12 @@ def test_a_driver_that_is_known_to_be_bad_is_remarked(board: Callable[..., heter
     assert "schedule=0" in remark
 
 
+def test_trouble_with_the_other_cores_is_none_on_a_chip_without_them(board: Callable[..., hetero.Host]) -> None:
+    assert system_report(board(RK3566, {"sys/module/rknpu/version": "0.9.2"})).notes == ()
+    report = system_report(board(RK3566, {"sys/module/rknpu/version": "0.9.3"}))
+    assert note(report, "known to be bad").endswith("0.9.6 or later")
+
+
 @pytest.mark.parametrize("version", ["0.8.2", "0.9.6", "0.9.8", "1.0.0"])
 def test_other_drivers_are_not(board: Callable[..., hetero.Host], version: str) -> None:
     assert system_report(board(RK3588_BSP, {"sys/module/rknpu/version": version})).notes == ()
