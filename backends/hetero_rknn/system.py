@@ -35,6 +35,9 @@ _BAD_DRIVERS = {
 }
 _GOOD_DRIVER = "0.9.6"
 
+# Of these, the ones that do no harm on a chip with one core.
+_BAD_ON_CORES = ("0.9.2",)
+
 # Governors under which the frequency stays where it is, load or no load: `rknpu_ondemand` in spite of its name forwards
 # what was last asked for (`rknpu_devfreq.c`).
 _FIXED_GOVERNORS = ("rknpu_ondemand", "userspace", "powersave")
@@ -164,13 +167,8 @@ def library_version(path: Path) -> str | None:
 
 
 def _libraries(host: Host) -> list[Path]:
-    """The librknnrt.so files in the usual places, links to one file once, the one that is used by default first."""
-    found: dict[Path, Path] = {}
-    for place in LIBRARY_PLACES:
-        path = host.sysroot / place
-        if path.is_file():
-            found.setdefault(path.resolve(), path)
-    return list(found.values())
+    """The librknnrt.so files in the usual places, the one that is used by default first."""
+    return [host.sysroot / place for place in LIBRARY_PLACES if (host.sysroot / place).is_file()]
 
 
 def _nodes(host: Host) -> tuple[Path, ...]:
@@ -238,10 +236,12 @@ def _load(host: Host) -> tuple[tuple[int, ...] | None, bool]:
 
 
 def _driver_notes(host: Host, platform: Platform | None, driver: str | None) -> Iterator[str]:
-    if driver in _BAD_DRIVERS:
+    one_core = platform is not None and platform.cores == 1
+    if driver in _BAD_DRIVERS and not (driver in _BAD_ON_CORES and one_core):
         yield (
             f"the kernel driver rknpu {driver} is known to be bad: it {_BAD_DRIVERS[driver]}; "
-            f"install a kernel with rknpu {_GOOD_DRIVER} or later, or keep to one core: schedule=0"
+            f"install a kernel with rknpu {_GOOD_DRIVER} or later"
+            + ("" if one_core else ", or keep to one core: schedule=0")
         )
     if driver is not None or platform is None:
         return

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
 import hetero
-from hetero_rknn.platforms import PLATFORMS, compatibles, platform_in, platform_named, platform_of
+from hetero_rknn.platforms import PLATFORMS, Platform, compatibles, platform_in, platform_named, platform_of
 
 
 def with_tree(host: hetero.Host, *compatible: str) -> hetero.Host:
@@ -72,9 +71,8 @@ def test_the_socs_own_name_goes_before_a_board_that_begins_with_another() -> Non
 
 
 @pytest.mark.parametrize("platform", PLATFORMS, ids=lambda platform: platform.name)
-def test_every_name_and_alias_leads_to_its_platform_only(platform: object) -> None:
-    assert dataclasses.is_dataclass(platform)
-    for name in (platform.name, *platform.aliases):  # type: ignore[attr-defined]
+def test_every_name_and_alias_leads_to_its_platform_only(platform: Platform) -> None:
+    for name in (platform.name, *platform.aliases):
         assert platform_named(name.upper()) is platform
     names = [name for each in PLATFORMS for name in (each.name, *each.aliases)]
     assert len(names) == len(set(names))

@@ -31,7 +31,8 @@ def uevent(driver: str, name: str, compatible: str) -> str:
 DISPLAY = uevent("rockchip-drm", "display-subsystem", "rockchip,display-subsystem")
 PANTHOR = uevent("panthor", "gpu", "rockchip,rk3588-mali")
 
-# Orange Pi 5 with the vendor's 6.1 kernel: the display is card0, the NPU card1; debugfs is for root.
+# Orange Pi 5 with the vendor's 6.1 kernel: the display is card0, the NPU card1, card2 is a virtual one; debugfs is for
+# root.
 RK3588_BSP: Tree = {
     "proc/device-tree/compatible": b"rockchip,rk3588s-orangepi-5\0rockchip,rk3588\0",
     "proc/device-tree/model": b"Orange Pi 5\0",
@@ -41,8 +42,10 @@ RK3588_BSP: Tree = {
     "sys/class/drm/card0/device/uevent": DISPLAY,
     "sys/class/drm/card0-HDMI-A-1/device/uevent": "",
     "sys/class/drm/card1/device/uevent": uevent("RKNPU", "npu", "rockchip,rk3588-rknpu"),
+    "sys/class/drm/card2/device/uevent": "",
     "sys/class/drm/renderD128/device/uevent": DISPLAY,
     "sys/class/drm/renderD129/device/uevent": uevent("RKNPU", "npu", "rockchip,rk3588-rknpu"),
+    "sys/bus/platform/devices/fdab0000.npu/uevent": uevent("RKNPU", "npu", "rockchip,rk3588-rknpu"),
     "sys/class/devfreq/fb000000.gpu/cur_freq": "300000000\n",
     "sys/class/devfreq/fdab0000.npu/cur_freq": "1000000000\n",
     "sys/class/devfreq/fdab0000.npu/min_freq": "300000000\n",
@@ -58,6 +61,7 @@ RK3588_BSP: Tree = {
     "sys/kernel/debug/rknpu/load": "NPU load:  Core0:  0%, Core1: 12%, Core2:100%,\n",
     "dev/dri/card0": "",
     "dev/dri/card1": "",
+    "dev/dri/card2": "",
     "dev/dri/renderD128": "",
     "dev/dri/renderD129": "",
     "usr/lib/librknnrt.so": library("2.3.2"),
@@ -86,7 +90,9 @@ RK3588_MODULE: Tree = {
     "sys/module/rknpu/version": "0.9.8\n",
     "sys/class/drm/card2/device/uevent": "",
     "sys/class/drm/renderD129/device/uevent": "",
+    "sys/class/drm/card3/uevent": "",
     "dev/dri/card2": "",
+    "dev/dri/card3": "",
     "dev/dri/renderD129": "",
     "usr/lib/librknnrt.so": library("2.3.2"),
 }
@@ -237,6 +243,12 @@ def test_a_driver_that_is_known_to_be_bad_is_remarked(board: Callable[..., heter
     remark = note(report, f"rknpu {version} is known to be bad")
     assert "0.9.6 or later" in remark
     assert "schedule=0" in remark
+
+
+def test_trouble_with_the_other_cores_is_none_on_a_chip_without_them(board: Callable[..., hetero.Host]) -> None:
+    assert system_report(board(RK3566, {"sys/module/rknpu/version": "0.9.2"})).notes == ()
+    report = system_report(board(RK3566, {"sys/module/rknpu/version": "0.9.3"}))
+    assert note(report, "known to be bad").endswith("0.9.6 or later")
 
 
 @pytest.mark.parametrize("version", ["0.8.2", "0.9.6", "0.9.8", "1.0.0"])
