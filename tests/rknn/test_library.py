@@ -469,6 +469,18 @@ def test_caches_hide_what_was_not_flushed(board: Board, small: Path) -> None:
         board.call.rknn_destroy_mem(handle, memory)
 
 
+def test_a_flush_more_than_needed_changes_nothing(board: Board, small: Path) -> None:
+    handle = board.init(small)
+    (into, to_write), (out_of, to_read) = (board.bind(handle, board.attribute(handle, kind)) for kind in (1, 2))
+    to_write.view(np.float32)[:] = 3
+    assert board.call.rknn_mem_sync(handle, into, c.SYNC_TO_DEVICE) == 0
+    assert board.run(handle) == 0
+    assert board.call.rknn_mem_sync(handle, out_of, c.SYNC_FROM_DEVICE) == 0
+    assert list(to_read.view(np.float32)) == [6] * 4
+    for memory in (into, out_of):
+        board.call.rknn_destroy_mem(handle, memory)
+
+
 def test_memory_is_checked_counted_and_missed_when_it_is_gone(board: Board, small: Path) -> None:
     handle, attribute = board.init(small), c.TensorAttr()
     attribute = board.attribute(handle, c.QUERY_INPUT)

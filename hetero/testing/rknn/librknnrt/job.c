@@ -39,12 +39,6 @@ static void spoil(const context *it, uint64_t seed) {
     }
 }
 
-/* What the NPU reads or writes of a binding: its own view only when the program does the flushing itself. */
-static void *bound_view(const context *it, const binding *place, bool output) {
-    bool own_flush = it->flags & (output ? RKNN_FLAG_DISABLE_FLUSH_OUTPUT : RKNN_FLAG_DISABLE_FLUSH_INPUT);
-    return memory_view(place->at, own_flush);
-}
-
 static int gather(context *it) {
     for (size_t i = 0; i < context_count(it, false); i++) {
         const binding *place = &it->bound[0][i];
@@ -58,7 +52,8 @@ static int gather(context *it) {
             return RKNN_ERR_INPUT_INVALID;
         }
         layout graph = model_graph_layout(it->model, false, i);
-        layout_copy(&place->as, bound_view(it, place, false), &graph, it->inputs[i]);
+        if (!(it->flags & RKNN_FLAG_DISABLE_FLUSH_INPUT)) memory_flush(place->at, true);
+        layout_copy(&place->as, memory_view(place->at, true), &graph, it->inputs[i]);
         halve(it->model, &graph, it->inputs[i]);
     }
     return RKNN_SUCC;
@@ -73,7 +68,8 @@ static int scatter(context *it) {
             return RKNN_ERR_OUTPUT_INVALID;
         }
         layout graph = model_graph_layout(it->model, true, i);
-        layout_copy(&graph, it->outputs[i], &place->as, bound_view(it, place, true));
+        layout_copy(&graph, it->outputs[i], &place->as, memory_view(place->at, true));
+        if (!(it->flags & RKNN_FLAG_DISABLE_FLUSH_OUTPUT)) memory_flush(place->at, false);
     }
     return RKNN_SUCC;
 }
