@@ -450,7 +450,11 @@ def test_a_library_that_is_missing_foreign_or_no_library_is_unavailable_with_a_f
     text = tmp_path / "text.so"
     text.write_text("not a library")
     libc = next(Path("/").glob("lib*/*/libc.so.6"), None) or next(Path("/usr").glob("lib*/libc.so.6"))
-    for path, problem in ((tmp_path / "none.so", "there is no"), (text, "cannot be loaded"), (libc, "has no rknn_init")):
+    for path, problem in (
+        (tmp_path / "none.so", "there is no"),
+        (text, "cannot be loaded"),
+        (libc, "has no rknn_init"),
+    ):
         with pytest.raises(Unavailable, match=problem) as raised:
             CapiDriver(path)
         assert raised.value.fix

@@ -31,7 +31,6 @@ from hetero_rknn.drivers.contract import Context, Driver, Timing
 from hetero_rknn.drivers.errors import error_of
 from hetero_rknn.model_file import ModelFile
 
-
 _INPUT_INVALID = -8
 _CHECK_INPUTS = "check that dtypes and shapes are those of the model"
 
@@ -155,7 +154,7 @@ class _Family:
             destroy(self.original)
 
 
-class _SharingRefused(Exception):  # noqa: N818
+class _SharingRefused(Exception):
     def __init__(self, why: HeteroError) -> None:
         super().__init__(why.problem)
         self.why = why
@@ -334,7 +333,6 @@ class CapiContext(Context):
         code = self._functions.rknn_run(self._handle, None)
         if code < 0:
             raise error_of(code, "rknn_run")
-
 
 
 def _set_mask(runtime: c.Runtime, handle: Any, mask: int) -> None:

@@ -31,7 +31,8 @@ def check(tensors: Sequence[ModelTensor], attributes: Sequence[c.TensorAttr], ki
     """
     if len(tensors) != len(attributes):
         raise Unsupported(
-            f"the file declares {len(tensors)} {kind}s, the runtime sees {len(attributes)}", fix="convert the model again"
+            f"the file declares {len(tensors)} {kind}s, the runtime sees {len(attributes)}",
+            fix="convert the model again",
         )
     for tensor, attribute in zip(tensors, attributes, strict=True):
         if tensor.dtype not in c.TYPES:
@@ -41,13 +42,13 @@ def check(tensors: Sequence[ModelTensor], attributes: Sequence[c.TensorAttr], ki
             )
         if buffer_shape(tensor, attribute) is None:
             raise Unsupported(
-                f"{kind} {tensor.name} is {list(tensor.shape)} in the file and {list(attribute.shape())} in the runtime",
+                f"{kind} {tensor.name} is {list(tensor.shape)} in the file, {list(attribute.shape())} in the runtime",
                 fix="convert the model again, with fixed shapes",
             )
 
 
 def buffer_shape(tensor: ModelTensor, attribute: c.TensorAttr) -> tuple[int, ...] | None:
-    """The shape of a buffer as the attribute describes it, padding aside; None when the tensor cannot lie there plainly."""
+    """The shape of a buffer as the attribute has it, padding aside; None when the tensor cannot lie there plainly."""
     shape, seen = tensor.shape, attribute.shape()
     if is_nhwc(tensor, attribute):
         return seen
@@ -81,7 +82,7 @@ def shareable_input(tensor: ModelTensor, attribute: c.TensorAttr) -> bool:
 def output_type(tensor: ModelTensor, attribute: c.TensorAttr) -> int:
     """The type that the runtime shall deliver: it makes floats of whatever it computes in, all else stays as it is."""
     if tensor.dtype.kind != "f" or (tensor.dtype == np.float16 and attribute.type == c.FLOAT16):
-        return attribute.type
+        return int(attribute.type)
     return c.FLOAT32
 
 
@@ -104,7 +105,9 @@ class SharedMemory:
         HeteroError: The runtime has no memory or refuses the binding; nothing is left behind.
     """
 
-    def __init__(self, runtime: c.Runtime, handle: Any, tensor: ModelTensor, attribute: c.TensorAttr, type_: int) -> None:
+    def __init__(
+        self, runtime: c.Runtime, handle: Any, tensor: ModelTensor, attribute: c.TensorAttr, type_: int
+    ) -> None:
         shape = buffer_shape(tensor, attribute)
         assert shape is not None
         dtype = c.DTYPES[type_]
@@ -121,8 +124,8 @@ class SharedMemory:
             self.close()
             raise error_of(min(code, -1), "rknn_set_io_mem", tensor.name)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        raw = (ctypes.c_uint8 * size).from_address(content.virt_addr)
-        plain = np.frombuffer(raw, dtype).reshape(shape)
+        raw: Any = (ctypes.c_uint8 * size).from_address(content.virt_addr)
+        plain: Array = np.frombuffer(raw, dtype).reshape(shape)
         self.array: Array = plain.transpose(_NCHW_OF_NHWC) if is_nhwc(tensor, attribute) else plain
 
     def sync(self, direction: int) -> None:

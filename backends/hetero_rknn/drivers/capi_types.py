@@ -7,7 +7,19 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from ctypes import POINTER, byref, c_char, c_char_p, c_float, c_int, c_int8, c_int32, c_int64, c_uint8, c_uint32, c_uint64
+from ctypes import (
+    POINTER,
+    byref,
+    c_char,
+    c_char_p,
+    c_float,
+    c_int,
+    c_int8,
+    c_int32,
+    c_uint8,
+    c_uint32,
+    c_uint64,
+)
 from pathlib import Path
 from typing import Any, Final
 
@@ -219,11 +231,12 @@ class Runtime:
 def _not_loaded(path: str, chosen: bool, error: OSError) -> Unavailable:
     if os.path.exists(path):
         return Unavailable(
-            f"{path} cannot be loaded: {error}", fix=f"install the librknnrt.so for {platform.machine()}, or mend its dependencies"
+            f"{path} cannot be loaded: {error}",
+            fix=f"install the librknnrt.so for {platform.machine()}, or mend its dependencies",
         )
     if chosen:
         return Unavailable(f"there is no {path}", fix=f"correct {ENVIRONMENT}, or unset it to search the usual places")
     return Unavailable(
-        f"Rockchip's runtime {_NAME} is not installed (looked at {', '.join(PATHS)} and where the dynamic linker looks)",
-        fix=f"install librknnrt.so (rknpu2/runtime in github.com/airockchip/rknn-toolkit2), or set {ENVIRONMENT} to its path",
+        f"Rockchip's runtime {_NAME} is not installed (looked at {', '.join(PATHS)} and the linker's places)",
+        fix=f"install {_NAME} (github.com/airockchip/rknn-toolkit2, rknpu2/runtime), or set {ENVIRONMENT} to its path",
     )

@@ -12,7 +12,7 @@ _CODES: dict[int, tuple[str, type[HeteroError], str]] = {
     -1: ("RKNN_ERR_FAIL", ExecutionError, "look for rknpu in the kernel's log: dmesg | grep -i rknpu"),
     -2: ("RKNN_ERR_TIMEOUT", DeviceTimeout, "look for rknpu in the kernel's log: dmesg | grep -i rknpu"),
     -3: ("RKNN_ERR_DEVICE_UNAVAILABLE", DeviceLost, "check that /dev/dri or /dev/rknpu is there and may be opened"),
-    -4: ("RKNN_ERR_MALLOC_FAIL", OutOfMemory, "open fewer contexts or smaller models; see /proc/rknpu/mm where it exists"),
+    -4: ("RKNN_ERR_MALLOC_FAIL", OutOfMemory, "open fewer contexts, or smaller models"),
     -5: ("RKNN_ERR_PARAM_INVALID", ExecutionError, ""),
     -6: ("RKNN_ERR_MODEL_INVALID", Unsupported, _UPDATE),
     -7: ("RKNN_ERR_CTX_INVALID", ExecutionError, ""),

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from hetero.cache import building, key_of
 from hetero.errors import OptionError, Unavailable
@@ -144,7 +144,9 @@ class SimulatedLibrary:
             OptionError: The description is not allowed.
         """
         if self._library.hetero_sim_configure(npu.to_text().encode()) != 0:
-            raise OptionError(f"the simulated NPU cannot be as described: {npu}", fix="see SimulatedNpu for what is allowed")
+            raise OptionError(
+                f"the simulated NPU cannot be as described: {npu}", fix="see SimulatedNpu for what is allowed"
+            )
 
     def counter(self, name: Counter) -> int:
         """What the library counted.
@@ -154,7 +156,7 @@ class SimulatedLibrary:
         """
         value: int = self._library.hetero_sim_counter(name.encode())
         if value < 0:
-            raise OptionError(f"the simulated library has no counter {name!r}", fix=f"one of {Counter}")
+            raise OptionError(f"the simulated library has no counter {name!r}", fix=f"one of {', '.join(get_args(Counter))}")
         return value
 
     def release_hangs(self) -> None:
