@@ -62,7 +62,7 @@ def built_library(cache: Path) -> Path:
     Raises:
         Unavailable: There is no C compiler, or it refuses the source.
     """
-    sources = sorted(SOURCE.iterdir())
+    sources = sorted(path for path in SOURCE.iterdir() if path.suffix in (".c", ".h"))
     key = key_of(platform.system(), platform.machine(), *_FLAGS, *(path.read_text() for path in sources))
     folder = cache / f"librknnrt-{key}"
     if not folder.is_dir():
@@ -156,7 +156,8 @@ class SimulatedLibrary:
         """
         value: int = self._library.hetero_sim_counter(name.encode())
         if value < 0:
-            raise OptionError(f"the simulated library has no counter {name!r}", fix=f"one of {', '.join(get_args(Counter))}")
+            known = ", ".join(get_args(Counter))
+            raise OptionError(f"the simulated library has no counter {name!r}", fix=f"take one of {known}")
         return value
 
     def release_hangs(self) -> None:
