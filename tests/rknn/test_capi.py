@@ -236,12 +236,24 @@ def test_set_mask_moves_a_context_and_leaves_it_where_it_is_when_refused(
     assert (library.counter("jobs_0"), library.counter("jobs_2")) == (0, 1)
 
 
-def test_a_duplicate_may_go_back_to_the_drivers_choice(library: SimulatedLibrary, open_: Open, tmp_path: Path) -> None:
-    original = open_(perceptron(tmp_path / "m.onnx"), mask=4)
+def test_a_duplicate_may_go_back_to_the_drivers_choice(
+    library: SimulatedLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, model = twin(perceptron(tmp_path / "m.onnx"))
+    driver = CapiDriver(library.path)
+    masks: list[int] = []
+    real = driver.runtime.functions.rknn_set_core_mask
+    monkeypatch.setattr(
+        driver.runtime.functions, "rknn_set_core_mask", lambda handle, mask: masks.append(mask) or real(handle, mask)
+    )
+    original = driver.open(path, model, 4)
     copy = original.duplicate(0)
+    # Nobody says whether a duplicate has the mask of its original.
+    assert masks == [4, 0]
     copy.run([numbers(3, 64)], Timing())
     assert library.counter("jobs_0") == 1
     copy.close()
+    original.close()
 
 
 def test_a_chip_with_one_core_is_never_given_a_mask_unless_asked(
