@@ -6,4 +6,6 @@
 | `errors` | the vendor's error codes, in hetero's errors |
 | `lite` | `rknnlite.api.RKNNLite`, the vendor's Python class |
 | `capi` | `librknnrt.so`, by ctypes |
+| `capi_tensors` | how arrays meet its buffers: shared with the NPU, or copied |
+| `capi_types` | its declarations, and finding it |
 """
