@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from hetero.errors import OptionError
 from hetero_rknn import finite, measure, simulated
 from hetero_rknn.drivers.contract import Driver
 from hetero_rknn.executable import RknnExecutable, Variant
-from hetero_rknn.model_file import check_model, check_signature, read_model_file
+from hetero_rknn.model_file import ModelTensor, check_model, check_signature, read_model_file
 from hetero_rknn.pacing import Pacing
 from hetero_rknn.perf import PerfLog
 from hetero_rknn.placement import Placement, place
@@ -124,6 +125,9 @@ class RknnBackend(Backend):
             "librknnrt": driver.library_version or "unknown",
             "model": f"for {variants[0].model.platform}, toolkit {variants[0].model.version or 'unknown'}",
         }
+        notes = [note for variant in variants for note in variant.notes]
+        if notes:
+            details["notes"] = "; ".join(notes)
         if len(variants) > 1:
             details["shapes"] = "; ".join(str(variant.shapes) for variant in variants)
 
@@ -192,9 +196,16 @@ class RknnBackend(Backend):
 
     def _variant(self, path: Path, program: Program, platform: Platform, driver: Driver) -> Variant:
         model = read_model_file(path)
-        check_model(model, platform, driver.library_version)
-        check_signature(model, program.inputs, program.outputs)
-        return Variant(path, model)
+        notes = check_model(model, platform, driver.library_version)
+        converted = check_signature(model, program.inputs, program.outputs)
+        dtypes = {spec.name: spec.dtype for spec in (*program.inputs, *program.outputs)}
+
+        def known(tensor: ModelTensor) -> ModelTensor:
+            """The tensor with the program's dtype where the file does not tell its own."""
+            return tensor if tensor.dtype_known else replace(tensor, dtype=dtypes.get(tensor.name, tensor.dtype))
+
+        inputs, outputs = tuple(map(known, model.inputs)), tuple(map(known, model.outputs))
+        return Variant(path, replace(model, inputs=inputs, outputs=outputs), converted, notes)
 
     def _driver(self, device: Device, platform: Platform, values: Mapping[str, Any]) -> tuple[Driver, str]:
         """The way into the runtime, and why this one."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hetero.backend import Array, Call, Executable, Program, Unsupported
 from hetero.errors import ClosedError
 from hetero_rknn.drivers.contract import Context, Driver, Timing
@@ -33,10 +35,14 @@ class Variant:
     Attributes:
         path: The `.rknn` file.
         model: Its header.
+        converted: Names of the tensors that are float16 in the program and float32 in the file.
+        notes: What may go wrong with it.
     """
 
     path: Path
     model: ModelFile
+    converted: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -109,12 +115,14 @@ class RknnExecutable(Executable):
         wanted = call.options.get("core_mask")
         if wanted is not None:
             mask = parse_core_mask(wanted, self._platform)
-        model = self._variants[variant].model
+        chosen = self._variants[variant]
+        model = chosen.model
+        given = [inputs[tensor.name].astype(tensor.dtype, copy=False) for tensor in model.inputs]
         timing = Timing()
         with self._turns[slot]:
             context = self._context(variant, slot, mask)
             try:
-                arrays = context.run([inputs[tensor.name] for tensor in model.inputs], timing)
+                arrays = context.run(given, timing)
             except Unsupported:
                 raise
             except Exception:
@@ -126,6 +134,10 @@ class RknnExecutable(Executable):
         if self._perf is not None:
             self._perf.write(call.number, core_label(mask) if wanted else self._placement.slots[slot].core, timing)
         outputs = {tensor.name: array for tensor, array in zip(model.outputs, arrays, strict=True)}
+        call.copy_seconds = timing.set_input + timing.copy_output
+        with np.errstate(over="ignore"):
+            for name in chosen.converted & outputs.keys():
+                outputs[name] = outputs[name].astype(np.float16)
         check_finite(outputs, self._on_nonfinite)
         return {name: outputs[name] for name in self._outputs}
 
