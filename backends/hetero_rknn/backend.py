@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hetero.backend import Backend, Device, Executable, Option, Program, Unavailable, Unsupported
+from hetero.backend import Backend, Device, Executable, Host, Option, Program, Unavailable, Unsupported
 from hetero.errors import OptionError
 from hetero_rknn import finite, measure, simulated
 from hetero_rknn.drivers.contract import Driver
@@ -77,6 +77,15 @@ class RknnBackend(Backend):
             choices=finite.CHOICES,
         ),
     )
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        self._simulated: simulated.SimulatedDrivers | None = None
+
+    @property
+    def simulators(self) -> Sequence[simulated.Simulated]:
+        """The simulators in use, for tests: hangs in them have to be ended."""
+        return self._simulated.simulators if self._simulated is not None else ()
 
     def probe(self) -> Sequence[Device]:
         """The NPU of this board, or a simulated one where the user asked for that."""
@@ -211,13 +220,13 @@ class RknnBackend(Backend):
         """The way into the runtime, and why this one."""
         wanted = values["driver"]
         alone = values["disable_dup_context"]
+        makes: dict[str, Callable[[], Driver]]
         if device.simulated:
-            npu = simulated.described(self.host, platform)
-            folder = self.host.cache / "rknn"
-            makes: dict[str, Callable[[], Driver]] = {
-                "capi": lambda: simulated.capi_driver(npu, folder, disable_dup_context=alone),
-                "lite": lambda: simulated.lite_driver(npu),
-            }
+            if self._simulated is None:
+                npu = simulated.described(self.host, platform)
+                self._simulated = simulated.SimulatedDrivers(npu, self.host.cache / "rknn")
+            drivers = self._simulated
+            makes = {"capi": lambda: drivers.capi(disable_dup_context=alone), "lite": drivers.lite}
         else:
             makes = {"capi": lambda: _capi(self.host.environ, alone), "lite": _lite}
         if wanted != "auto":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any, Protocol
 
 from hetero.backend import Host, Program, Unsupported
 from hetero.cache import key_of
+from hetero.errors import HeteroError
 from hetero.testing.rknn.npu import SimulatedNpu
 from hetero_rknn.drivers.contract import Driver
 from hetero_rknn.platforms import Platform
@@ -22,26 +25,59 @@ def described(host: Host, platform: Platform) -> SimulatedNpu:
     return SimulatedNpu.from_text(host.environ.get(VARIABLE, ""), platform=platform.target)
 
 
-def lite_driver(npu: SimulatedNpu) -> Driver:
-    """The driver `lite` on a simulated `rknnlite.api`."""
-    from hetero.testing.rknn.rknnlite import simulated_rknnlite
-    from hetero_rknn.drivers.lite import LiteDriver
+class Simulated(Protocol):
+    """What both simulators have beside the vendor's interface."""
 
-    return LiteDriver(simulated_rknnlite(npu))
+    def release_hangs(self) -> None:
+        """End every hang."""
 
 
-def capi_driver(npu: SimulatedNpu, cache: Path, *, disable_dup_context: bool) -> Driver:
-    """The driver `capi` on the simulated `librknnrt.so`; there is one such NPU in a process.
+class SimulatedDrivers:
+    """The drivers on one simulated NPU, which all programs share, each made when it is first asked for.
 
-    Raises:
-        Unavailable: It cannot be compiled here: the reason and the fix.
+    Args:
+        npu: What is simulated.
+        cache: Folder in which the simulated library is built.
+
+    Attributes:
+        simulators: Those behind the drivers so far.
     """
-    from hetero.testing.rknn.library import SimulatedLibrary, built_library
-    from hetero_rknn.drivers.capi import CapiDriver
 
-    path = built_library(cache)
-    SimulatedLibrary(path).configure(npu)
-    return CapiDriver(path, disable_dup_context=disable_dup_context)
+    def __init__(self, npu: SimulatedNpu, cache: Path) -> None:
+        self.simulators: list[Simulated] = []
+        self._npu = npu
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._module: Any = None
+        self._library: Path | None = None
+
+    def lite(self) -> Driver:
+        """The driver `lite` on a simulated `rknnlite.api`."""
+        from hetero.testing.rknn.rknnlite import simulated_rknnlite
+        from hetero_rknn.drivers.lite import LiteDriver
+
+        with self._lock:
+            if self._module is None:
+                self._module = simulated_rknnlite(self._npu)
+                self.simulators.append(self._module)
+        return LiteDriver(self._module)
+
+    def capi(self, *, disable_dup_context: bool) -> Driver:
+        """The driver `capi` on the simulated `librknnrt.so`; there is one such NPU in a process.
+
+        Raises:
+            Unavailable: It cannot be compiled here: the reason and the fix.
+        """
+        from hetero.testing.rknn.library import SimulatedLibrary, built_library
+        from hetero_rknn.drivers.capi import CapiDriver
+
+        with self._lock:
+            if self._library is None:
+                library = SimulatedLibrary(built_library(self._cache))
+                library.configure(self._npu)
+                self._library = library.path
+                self.simulators.append(library)
+        return CapiDriver(self._library, disable_dup_context=disable_dup_context)
 
 
 def stand_ins(program: Program, platform: Platform, cache: Path) -> list[Path]:
@@ -52,7 +88,6 @@ def stand_ins(program: Program, platform: Platform, cache: Path) -> list[Path]:
     Raises:
         Unsupported: There is no ONNX model, or one without fixed shapes.
     """
-    from hetero.errors import HeteroError
     from hetero.testing.rknn import twin
 
     onnx = program.artifact("onnx")

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_LANE_POLL = 2e-4
-
 Loaded = Executable | PolledExecutable
 Run = Callable[[Mapping[str, Array], Call], Mapping[str, Array]]
 
@@ -232,6 +230,7 @@ class Candidate:
         try:
             outputs = run(inputs, call)
             seconds = clock() - started
+            call.started = 0.0  # the device has done its part, and hangs no more
             self._signature.check_outputs(outputs)
             if self.verifier is not None:
                 self.verifier.check(self, inputs, outputs)
@@ -364,14 +363,12 @@ class Candidate:
 
     def answer(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """One answer outside of any request, on a lane of its own, which is waited for. Raises what the run raised."""
-        while True:
-            run = self._run
-            if run is None:
-                raise ClosedError("the device is not ready")
-            call = self.lanes.take()
+        call = self.lanes.claim() if self._run is not None else None
+        run = self._run
+        if call is None or run is None:
             if call is not None:
-                break
-            time.sleep(_LANE_POLL)
+                self.give_back(call)
+            raise ClosedError("the device is not ready")
         try:
             outputs = run(inputs, call)
             self._signature.check_outputs(outputs)

@@ -241,6 +241,9 @@ class Flight:
 
     def _hung(self, turn: int) -> None:
         """The call takes longer than any healthy one: leave it, and go on elsewhere."""
+        running = self._running
+        if running is not None and not running[1].started:
+            return  # the device has answered, and the answer is being checked
         given_up = self._give_up(turn)
         if given_up is None:
             return

@@ -6,7 +6,9 @@ some units are set aside the device goes on with the lanes of the others; when a
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import queue
 import threading
 import time
 from collections import deque
@@ -57,6 +59,8 @@ class Lanes:
         self._numbers = itertools.count()
         self._weights: tuple[float, ...] = ()
         self._given: list[int] = []
+        self._claims: deque[queue.SimpleQueue[Call | None]] = deque()
+        self._withdrawn = False
         self.free: deque[Call] = deque()
         self.calls: tuple[Call, ...] = ()
         self.units: tuple[Unit, ...] = (Unit("", Breaker(clock=clock), (0,)),)
@@ -119,8 +123,38 @@ class Lanes:
             given[call.lane] += 1
             return call
 
+    def claim(self) -> Call | None:
+        """A lane, waited for; whoever claims one has it before those who queue at the board.
+
+        Returns:
+            None when the lanes were withdrawn.
+        """
+        call = self.take()
+        if call is not None:
+            return call
+        waiting: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._claims.append(waiting)
+        # One may have been given back, or all withdrawn, before the claim was there to be seen.
+        call = self.take()
+        if call is not None or self._withdrawn:
+            try:
+                self._claims.remove(waiting)
+            except ValueError:
+                if call is not None:
+                    self.give_back(call)
+            else:
+                return call
+        return waiting.get()
+
     def give_back(self, call: Call) -> None:
         """A lane is free again."""
+        if self._claims and call.lane not in self._shut:
+            try:
+                self._claims.popleft().put(call)
+            except IndexError:
+                pass
+            else:
+                return
         self.free.append(call)
         if self._shut:
             self._sort()
@@ -199,6 +233,10 @@ class Lanes:
         Returns:
             Whether all were had in time.
         """
+        self._withdrawn = True
+        while self._claims:
+            with contextlib.suppress(IndexError):
+                self._claims.popleft().put(None)
         deadline = time.monotonic() + timeout
         taken = 0
         while taken < len(self.calls):

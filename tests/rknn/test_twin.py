@@ -69,7 +69,7 @@ def test_a_real_file_and_its_model_make_a_twin_of_the_same_description(tmp_path:
     model = perceptron(tmp_path / "m.onnx")
     write_twin(model, real, platform="rk3566")
     real.write_bytes(real.read_bytes().replace(b"HETERO-ONNX-TWIN", b"weights-and-code"))
-    with pytest.raises(ProgramInvalid, match="real .rknn file"):
+    with pytest.raises(ProgramInvalid, match=r"real \.rknn file"):
         read_twin(real)
     imitate(real, model, tmp_path / "twin.rknn")
     assert read_model_file(tmp_path / "twin.rknn") == read_model_file(real)
@@ -81,7 +81,7 @@ def test_files_of_the_vendors_own_toolkit_are_told_from_twins() -> None:
     files = sorted(DATA.glob("*.rknn"))
     assert files
     for file in files:
-        with pytest.raises(ProgramInvalid, match="real .rknn file"):
+        with pytest.raises(ProgramInvalid, match=r"real \.rknn file"):
             read_twin(file)
 
 
