@@ -29,6 +29,7 @@ class SimulatedNpu:
             what ONNX Runtime takes.
         speedup: Factor by which 1, 2 and 3 cores together are faster on one job.
         slowness: Factor on the time of each core's jobs; 1 for cores beyond its end.
+        spread: How uneven jobs are: each takes 1 - spread to 1 + spread times `job_seconds`, drawn from `seed`.
         fp16: Outputs go through half precision, where large values overflow to inf, as on the chip.
         faults: Share of the runs with each fault, drawn from `seed`.
         hung_core: This core hangs for good in every job once it has done `hung_after` of them; None for no core.
@@ -42,6 +43,7 @@ class SimulatedNpu:
     job_seconds: float | None = None
     speedup: tuple[float, ...] = (1.0, 1.2, 1.26)
     slowness: tuple[float, ...] = ()
+    spread: float = 0.0
     fp16: bool = False
     faults: Mapping[Fault, float] = field(default_factory=dict)
     hung_core: int | None = None
@@ -57,6 +59,7 @@ class SimulatedNpu:
             "job_us": "" if self.job_seconds is None else str(round(self.job_seconds * 1e6)),
             "speedup": ",".join(f"{factor:g}" for factor in self.speedup),
             "slowness": ",".join(f"{factor:g}" for factor in self.slowness),
+            "spread": f"{self.spread:g}",
             "fp16": str(int(self.fp16)),
             "faults": ",".join(f"{kind}:{share:g}" for kind, share in self.faults.items()),
             "hung_core": "" if self.hung_core is None else str(self.hung_core),
@@ -117,6 +120,7 @@ _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "job_us": ("job_seconds", lambda text: int(text) / 1e6),
     "speedup": ("speedup", _factors),
     "slowness": ("slowness", _factors),
+    "spread": ("spread", float),
     "fp16": ("fp16", lambda text: bool(int(text))),
     "faults": ("faults", _faults),
     "hung_core": ("hung_core", int),

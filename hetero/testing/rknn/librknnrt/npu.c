@@ -132,22 +132,28 @@ static uint64_t mixed(uint64_t x) { /* SplitMix64 */
     return x ^ (x >> 31);
 }
 
+/* Between 0 and 1, the same for the same job and seed. */
+static double chance_of(uint64_t job, uint64_t stream) {
+    return (double)(mixed(npu.with.seed * 0x100000001b3u + job + (stream << 48)) >> 11) / 9007199254740992.0;
+}
+
 static fault drawn(uint64_t job, uint32_t cores) {
     int hung = npu.hangs_released ? -1 : npu.with.hung_core;
     if (hung >= 0 && hung < CORES && (cores >> hung & 1) && npu.jobs_on[hung] >= npu.with.hung_after) return FAULT_HANG;
-    double chance = (double)(mixed(npu.with.seed * 0x100000001b3u + job) >> 11) / 9007199254740992.0;
+    double chance = chance_of(job, 0);
     for (int kind = 0; kind < FAULT_NONE; kind++)
         if ((chance -= npu.with.faults[kind]) < 0)
             return kind == FAULT_HANG && npu.hangs_released ? FAULT_NONE : (fault)kind;
     return FAULT_NONE;
 }
 
-static int64_t modelled(uint32_t cores) {
+static int64_t modelled(uint64_t job, uint32_t cores) {
     if (npu.with.job_us < 0) return 0;
     double slowest = 0;
     for (int core = 0; core < CORES; core++)
         if ((cores >> core & 1) && npu.with.slowness[core] > slowest) slowest = npu.with.slowness[core];
-    return (int64_t)((double)npu.with.job_us * slowest / npu.with.speedup[__builtin_popcount(cores) - 1]);
+    double uneven = 1 + npu.with.spread * (2 * chance_of(job, 1) - 1);
+    return (int64_t)((double)npu.with.job_us * uneven * slowest / npu.with.speedup[__builtin_popcount(cores) - 1]);
 }
 
 int npu_acquire(uint32_t cores, bool all, npu_job *job) {
@@ -167,7 +173,7 @@ int npu_acquire(uint32_t cores, bool all, npu_job *job) {
     pthread_cond_broadcast(&npu.changed);
     if (got) {
         npu.busy |= got;
-        *job = (npu_job){got, drawn(npu.jobs, got), npu.jobs, npu_now_us(), modelled(got), job->deadline_us};
+        *job = (npu_job){got, drawn(npu.jobs, got), npu.jobs, npu_now_us(), modelled(npu.jobs, got), job->deadline_us};
         npu.jobs++;
         for (int core = 0; core < CORES; core++) npu.jobs_on[core] += got >> core & 1;
         if (++npu.running > npu.peak) npu.peak = npu.running;

@@ -85,6 +85,7 @@ static bool read_pair(const char *key, char *value, settings *into) {
     if (!strcmp(key, "job_us")) return into->job_us = whole, true;
     if (!strcmp(key, "speedup")) return read_factors(value, into->speedup);
     if (!strcmp(key, "slowness")) return read_factors(value, into->slowness);
+    if (!strcmp(key, "spread")) return read_number(value, &into->spread) && into->spread < 1;
     if (!strcmp(key, "fp16")) return into->fp16 = !strcmp(value, "1"), into->fp16 || !strcmp(value, "0");
     if (!strcmp(key, "faults")) return read_faults(value, into->faults);
     if (!strcmp(key, "hung_core")) return into->hung_core = (int)whole, true;

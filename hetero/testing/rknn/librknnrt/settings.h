@@ -14,6 +14,7 @@ typedef struct {
     int64_t job_us; /* -1: no time is modelled */
     double speedup[CORES];
     double slowness[CORES];
+    double spread; /* 0: every job takes the same time */
     bool fp16;
     double faults[FAULT_NONE];
     int hung_core; /* -1: none */
