@@ -376,6 +376,10 @@ class Backend(ABC):
         """
         return None
 
+    def canary_artifacts(self) -> Sequence[Artifact]:
+        """The small program of `hetero doctor` (`y = x @ w + b`) in a form that devices take which take no ONNX."""
+        return ()
+
     def close(self) -> None:  # noqa: B027
         """Free what the backend holds. Called once, after its executables are closed."""
 

@@ -237,6 +237,15 @@ class Session:
         """The device that the next request goes to; None when the session is closed."""
         return next((candidate.name for candidate in self._candidates if candidate.usable), None)
 
+    def units(self, device: str) -> Sequence[str]:
+        """The part of a device that each of its lanes is on, such as the core of an NPU; empty where it has none.
+
+        Raises:
+            OptionError: The session has no such device.
+        """
+        candidate = pick(device, self._candidates, [(c.backend, c.name) for c in self._candidates])[0]
+        return tuple(candidate.executable.units) if candidate.executable is not None else ()
+
     def explain(self) -> Explanation:
         """The candidates, why each was or was not taken, and what ran where so far."""
         counts: dict[str, int] = {}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hetero.backend import Backend, Device, Executable, Host, Option, Program, Unavailable, Unsupported
+from hetero.backend import Artifact, Backend, Device, Executable, Host, Option, Program, Unavailable, Unsupported
 from hetero.errors import OptionError
 from hetero_rknn import finite, measure, simulated
 from hetero_rknn.drivers.contract import Driver
@@ -167,6 +167,11 @@ class RknnBackend(Backend):
             "chosen": winner,
         }
         return executable
+
+    def canary_artifacts(self) -> Sequence[Artifact]:
+        """The canary for each SoC, as Rockchip's toolkit has compiled it."""
+        folder = Path(__file__).parent / "canary"
+        return [Artifact("rknn", path, path.suffixes[0][1:]) for path in sorted(folder.glob("canary.*.rknn"))]
 
     def _simulated_device(self, platform: Platform) -> Device:
         npu = simulated.described(self.host, platform)

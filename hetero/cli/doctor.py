@@ -169,6 +169,8 @@ def _echo_finding(finding: Finding, simulated: bool) -> None:
         parts.append(finding.reason)
     if finding.outcome == "ok":
         parts.append(f"greatest error {finding.max_error:g}")
+    if finding.units and not finding.sick:
+        parts.append(f"each by itself: {', '.join(finding.units)}")
     if finding.run_seconds is not None:
         loaded = f" (loaded in {milliseconds(finding.load_seconds)})" if finding.load_seconds is not None else ""
         parts.append(f"{milliseconds(finding.run_seconds)}{loaded}" + (", the simulator's time" if simulated else ""))
