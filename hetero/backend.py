@@ -99,7 +99,8 @@ class Device:
         lanes: How many calls it works on at once (NPU cores, columns, queues).
         rank: Place in the default chain, lowest first; by default 100 for an NPU, 200 for a GPU, 300 for a CPU.
         simulated: Its answers and times come from a simulator.
-        watts: Power that it takes at work, if that is known; the policy `efficiency` compares by it.
+        watts: Power that it takes at work, if that is known; the policy `efficiency` compares by it where `hetero bench`
+            has not measured a program's joules.
         properties: Versions, driver, memory: whatever `hetero doctor` should show.
         notes: Remarks for people: a core that did not answer, a driver that is known to be bad.
     """

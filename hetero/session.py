@@ -228,6 +228,7 @@ class Session:
             self.program.name,
             self.device,
             self.fallback,
+            self.policy,
             tuple(reports),
             tuple(map(str, absent)),
             self._records.last_of(self.program.name),

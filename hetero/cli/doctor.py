@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from hetero.cli.canary import Finding, canaries, try_on
 from hetero.cli.console import echo_json, folder_size, marked, milliseconds, plain, size
 from hetero.cli.devices import device_dict
 from hetero.cli.failures import FAILED
+from hetero.energy.meters import find_meters
+from hetero.errors import Unavailable
 
 if TYPE_CHECKING:
     from hetero.runtime import Runtime
@@ -64,6 +66,7 @@ def command(
         tests, missing = canaries(rt, Path(folder))
         if not as_json:
             _echo_machine(_versions(), _cache())
+            _echo_meters(_meters(rt))
             _echo_absent(rt)
         findings: dict[str, list[Finding]] = {}
         for tested in chosen:
@@ -93,6 +96,7 @@ def _report(
         "problems": problems,
         "versions": _versions(),
         "cache": _cache(),
+        "power_meters": _meters(rt),
         "backends": [
             {
                 "name": name,
@@ -135,6 +139,29 @@ def _cache() -> dict[str, Any]:
         "bytes": folder_size(folder),
         "writable": there.is_dir() and os.access(there, os.W_OK),
     }
+
+
+def _meters(rt: Runtime) -> list[dict[str, str]]:
+    """The power meters, and why one cannot be read now."""
+    told = []
+    for meter in find_meters(rt._host.sysroot):
+        reason = fix = ""
+        try:
+            meter.read()
+        except Unavailable as error:
+            reason, fix = error.problem, error.fix
+        told.append({"name": meter.name, "label": meter.label, "scope": meter.scope, "reason": reason, "fix": fix})
+    return told
+
+
+def _echo_meters(meters: Sequence[Mapping[str, str]]) -> None:
+    for meter in meters:
+        name = f"{meter['name']} {meter['label']}".strip()
+        click.echo(f"power meter: {name} ({meter['scope']})" + (f": {meter['reason']}" if meter["reason"] else ""))
+        if meter["fix"]:
+            click.echo(f"  fix: {meter['fix']}")
+    if not meters:
+        click.echo("power meter: none")
 
 
 def _echo_machine(versions: Mapping[str, str], cache: Mapping[str, Any]) -> None:

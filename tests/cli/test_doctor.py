@@ -13,6 +13,7 @@ import hetero
 from hetero.backend import Array
 from tests.cli.backends import reference
 from tests.cli.conftest import Line
+from tests.energy.machine import Machine
 from tests.fakes import fake, raises
 
 
@@ -116,7 +117,16 @@ def test_properties_and_notes_of_a_device_are_shown(line: Line) -> None:
 def test_the_json_has_the_documented_keys(line: Line) -> None:
     line.backends.append(fake("gone", probe=raises(hetero.Unavailable("no driver"))))
     document = line.json("doctor")
-    assert list(document) == ["ok", "problems", "versions", "cache", "backends", "devices", "broken_plugins"]
+    assert list(document) == [
+        "ok",
+        "problems",
+        "versions",
+        "cache",
+        "power_meters",
+        "backends",
+        "devices",
+        "broken_plugins",
+    ]
     assert document["ok"] is True
     assert document["versions"]["numpy"] == np.__version__
     assert list(document["cache"]) == ["path", "exists", "bytes", "writable"]
@@ -138,3 +148,19 @@ def test_the_cache_is_measured_and_a_place_that_cannot_be_written_is_told(
     result = line("doctor")
     assert "NOT writable\n  fix: " in result.stdout
     assert result.exit_code == 0
+
+
+def test_power_meters_are_listed_and_one_that_cannot_be_read_has_a_reason_and_a_fix(
+    line: Line, host: hetero.Host
+) -> None:
+    assert "power meter: none" in line("doctor").stdout
+    machine = Machine(host.sysroot)
+    machine.package()
+    machine.battery(status="Full", power_now=0)
+    result = line("doctor")
+    assert result.exit_code == 0
+    assert "power meter: intel-rapl:0 package-0 (package)\n" in result.stdout
+    assert "power meter: battery (battery): the battery does not discharge" in result.stdout
+    first, second = line.json("doctor")["power_meters"]
+    assert first == {"name": "intel-rapl:0", "label": "package-0", "scope": "package", "reason": "", "fix": ""}
+    assert second["fix"] == "unplug the machine from its power supply"
