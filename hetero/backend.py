@@ -99,8 +99,8 @@ class Device:
         lanes: How many calls it works on at once (NPU cores, columns, queues).
         rank: Place in the default chain, lowest first; by default 100 for an NPU, 200 for a GPU, 300 for a CPU.
         simulated: Its answers and times come from a simulator.
-        watts: Power that it takes at work, if that is known; the policy `efficiency` compares by it where `hetero bench`
-            has not measured a program's joules.
+        watts: Power that it takes at work, if that is known; the policy `efficiency` compares by it where nothing was
+            measured (see `hetero bench`).
         properties: Versions, driver, memory: whatever `hetero doctor` should show.
         notes: Remarks for people: a core that did not answer, a driver that is known to be bad.
     """
@@ -165,7 +165,8 @@ class Executable(ABC):
     Attributes:
         lanes: How many `run` calls may be in it at once.
         batch: How many items one launch takes for the price of one.
-        details: What was decided at load (driver, provider, threads), shown by `explain()`.
+        details: What was decided at load (driver, provider, threads), shown by `explain()`. Under `cached`, for traces,
+            whether something that was compiled before was found (True) or had to be made (False).
     """
 
     lanes: int = 1

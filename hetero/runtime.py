@@ -32,7 +32,7 @@ from hetero.scheduler.timers import Timers
 from hetero.scheduler.verify import Verifier
 from hetero.scheduler.workers import Workers
 from hetero.session import Session
-from hetero.telemetry.records import Records
+from hetero.telemetry.records import Attempt, LoadRecord, Records
 
 _log = logging.getLogger(__name__)
 
@@ -415,7 +415,7 @@ class Runtime:
         layers = (layer.get(name, {}) for layer in (program.options, self._options, options))
         values = check_options(name, backend.options, *layers)
         load = functools.partial(backend.load, program, device, values)
-        return Candidate(
+        candidate = Candidate(
             device.name,
             name,
             device.simulated,
@@ -427,6 +427,8 @@ class Runtime:
             costs=self._costs,
             cost_key=(program.identity, key_of(device.name, repr(sorted(device.properties.items())), repr(values))),
         )
+        candidate.loaded = functools.partial(_tell_load, self.records, program.name, candidate)
+        return candidate
 
     def _wanted(self, names: Sequence[str]) -> list[Owned]:
         present = self._present()
@@ -469,6 +471,12 @@ def _canary_source(program: Program, reference: Candidate) -> Callable[[], Canar
         return make_canary(program, reference)
 
     return made
+
+
+def _tell_load(records: Records, program: str, candidate: Candidate, attempt: Attempt) -> None:
+    cached = candidate.executable.details.get("cached") if candidate.executable is not None else None
+    known = cached if isinstance(cached, bool) else None
+    records.add_load(LoadRecord(program, attempt, time.time() - attempt.seconds, known))
 
 
 def _keys(owned: Iterable[Owned]) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextvars
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -277,7 +278,10 @@ class Session:
         forbid = (fallback or self.fallback) == "forbid"
         if deadline is not None and not deadline > 0:
             raise OptionError(f"deadline is {deadline!r}, expected seconds from now, more than 0")
-        return self._request_of(feed, Record(self.program.name), candidates, forbid, priority, deadline)
+        record = Record(self.program.name)
+        if self._records.wants_context:
+            record.context = contextvars.copy_context()
+        return self._request_of(feed, record, candidates, forbid, priority, deadline)
 
     def _request_of(
         self,

@@ -66,6 +66,7 @@ class Candidate:
         verifier: Checks answers at run time; None when they are not checked.
         give_back: Makes a lane free again and tells whoever waits for one.
         shut: Called when the device was set aside.
+        loaded: Called after a load, whatever came of it.
         free: Calls whose lane is free.
         backlog: Seconds of work that is planned for it and waits.
     """
@@ -95,6 +96,7 @@ class Candidate:
         self.verifier: Verifier | None = None
         self.free: deque[Call] = deque()
         self.shut: Callable[[], None] = lambda: None
+        self.loaded: Callable[[Attempt], None] = lambda attempt: None
         self.give_back: Callable[[Call], None] = self.free.append
         self.backlog = 0.0
         self.breaker = breaker or Breaker(clock=clock)
@@ -141,6 +143,18 @@ class Candidate:
         return bool(self.free)
 
     def load(self) -> Attempt | None:
+        """Load the program, once, and tell of it; as `_load_once`, which does it."""
+        started = self._clock()
+        try:
+            attempt = self._load_once()
+        except (ProgramError, OptionError) as error:
+            self.loaded(self.attempt("load", "failed", reason_of(error), self._clock() - started))
+            raise
+        if attempt is not None:
+            self.loaded(attempt)
+        return attempt
+
+    def _load_once(self) -> Attempt | None:
         """Load the program, once; later calls return at once.
 
         Returns:
