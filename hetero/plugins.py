@@ -116,6 +116,11 @@ class InstalledPlugin:
     backends: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
 
+    @property
+    def origin(self) -> str:
+        """Module and distribution, in words."""
+        return f"{self.value}, from {self.distribution} {self.version}".strip()
+
 
 class Plugins:
     """The plugins of one Runtime.
