@@ -99,6 +99,14 @@ class Explanation:
     last: Record | None
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, *, absent: bool = True) -> str:
+        """The explanation in words.
+
+        Args:
+            absent: Also list the backends that are not on this machine, which are the same for all sessions.
+        """
         lines = [
             f"{self.program}: next request on {self.device or 'no device'}, "
             f"fallback={self.fallback}, policy={self.policy}",
@@ -112,7 +120,7 @@ class Explanation:
             lines.append(
                 f"energy unknown: {', '.join(unknown)} (`hetero bench` measures it where there is a power meter)"
             )
-        if self.absent:
+        if absent and self.absent:
             lines += ["not on this machine:", *(f"  - {entry}" for entry in self.absent)]
         if self.last is not None:
             lines.append("last request:")

@@ -15,10 +15,10 @@ import click
 from hetero.backend import Device
 from hetero.cache import cache_dir
 from hetero.cli import runtime
-from hetero.cli.canary import Finding, canaries, try_on
 from hetero.cli.console import echo_json, folder_size, marked, milliseconds, plain, size
 from hetero.cli.devices import device_dict
 from hetero.cli.failures import FAILED
+from hetero.cli.trials import Finding, trials, try_on
 from hetero.energy.meters import find_meters
 from hetero.errors import Unavailable
 
@@ -63,7 +63,7 @@ def command(
     """
     with runtime.make_runtime(chain=chain, simulate=simulate) as rt, tempfile.TemporaryDirectory() as folder:
         chosen = [found for _, found in rt.select(device)]
-        tests, missing = canaries(rt, Path(folder))
+        tests, missing = trials(rt, Path(folder))
         if not as_json:
             _echo_machine(_versions(), _cache())
             _echo_meters(_meters(rt))
@@ -73,8 +73,8 @@ def command(
             findings[tested.name] = []
             if not as_json:
                 _echo_device(tested)
-            for canary in tests:
-                findings[tested.name].append(try_on(rt, tested.name, canary))
+            for trial in tests:
+                findings[tested.name].append(try_on(rt, tested.name, trial))
                 if not as_json:
                     _echo_finding(findings[tested.name][-1], tested.simulated)
         problems = _problems(rt, findings, missing)
@@ -107,16 +107,16 @@ def _report(
             }
             for name in dict.fromkeys([*rt.backends, *absent])
         ],
-        "devices": [{**device_dict(device), "canaries": plain(findings[device.name])} for device in chosen],
+        "devices": [{**device_dict(device), "trials": plain(findings[device.name])} for device in chosen],
         "broken_plugins": plain(rt.broken_plugins),
     }
 
 
 def _problems(rt: Runtime, findings: Mapping[str, list[Finding]], missing: list[str]) -> list[str]:
     problems = [str(broken) for broken in rt.broken_plugins]
-    problems += [f"a canary is missing: {reason}" for reason in missing]
+    problems += [f"a trial is missing: {reason}" for reason in missing]
     for device, each in findings.items():
-        problems += [f"{device}: {found.canary}: {found.reason}" for found in each if found.sick]
+        problems += [f"{device}: {found.trial}: {found.reason}" for found in each if found.sick]
     return problems
 
 
@@ -199,7 +199,7 @@ def _echo_finding(finding: Finding, simulated: bool) -> None:
     if finding.run_seconds is not None:
         loaded = f" (loaded in {milliseconds(finding.load_seconds)})" if finding.load_seconds is not None else ""
         parts.append(f"{milliseconds(finding.run_seconds)}{loaded}" + (", the simulator's time" if simulated else ""))
-    click.echo(f"  {finding.canary}: " + "; ".join(parts))
+    click.echo(f"  {finding.trial}: " + "; ".join(parts))
 
 
 def _echo_problems(problems: list[str], devices: int) -> None:

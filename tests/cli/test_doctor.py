@@ -50,25 +50,25 @@ def test_a_wrong_answer_is_a_failure_with_its_greatest_error(line: Line) -> None
     result = line("doctor")
     assert result.exit_code == 1
     assert "onnx matmul and add: WRONG ANSWER; y differs by 100" in result.stdout
-    found = line.json("doctor", code=1)["devices"][0]["canaries"]
+    found = line.json("doctor", code=1)["devices"][0]["trials"]
     assert [(entry["outcome"], entry["max_error"]) for entry in found] == [("wrong", 100.0), ("wrong", 100.0)]
 
 
 def test_rounding_of_bfloat16_is_right_and_one_bit_of_an_integer_kernel_is_wrong(line: Line) -> None:
     line.backends = [reference("cpu", spoil=shifted(1))]
-    found = line.json("doctor", code=1)["devices"][0]["canaries"]
+    found = line.json("doctor", code=1)["devices"][0]["trials"]
     assert [(entry["outcome"], entry["max_error"]) for entry in found] == [("ok", 1.0), ("wrong", 1.0)]
 
 
 def test_nan_is_a_wrong_answer(line: Line) -> None:
     line.backends = [reference("cpu", kernels=False, spoil=shifted(np.nan))]
-    found = line.json("doctor", code=1)["devices"][0]["canaries"]
+    found = line.json("doctor", code=1)["devices"][0]["trials"]
     assert [(entry["outcome"], entry["max_error"]) for entry in found] == [("wrong", None), ("unsupported", None)]
 
 
 def test_an_answer_of_a_wrong_shape_is_a_failure(line: Line) -> None:
     line.backends = [reference("cpu", spoil=lambda outputs: {name: array[:-1] for name, array in outputs.items()})]
-    found = line.json("doctor", code=1)["devices"][0]["canaries"]
+    found = line.json("doctor", code=1)["devices"][0]["trials"]
     assert [entry["outcome"] for entry in found] == ["failed", "wrong"]
     assert "has shape [7, 64], expected [8, 64]" in found[0]["reason"]
 
@@ -134,8 +134,8 @@ def test_the_json_has_the_documented_keys(line: Line) -> None:
         {"name": "cpu", "present": True, "devices": ["cpu"], "reason": "", "fix": ""},
         {"name": "gone", "present": False, "devices": [], "reason": "no driver", "fix": ""},
     ]
-    keys = ["canary", "outcome", "reason", "max_error", "load_seconds", "run_seconds"]
-    assert [list(canary) for canary in document["devices"][0]["canaries"]] == [keys, keys]
+    keys = ["trial", "outcome", "reason", "max_error", "load_seconds", "run_seconds"]
+    assert [list(trial) for trial in document["devices"][0]["trials"]] == [keys, keys]
 
 
 def test_the_cache_is_measured_and_a_place_that_cannot_be_written_is_told(
