@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -269,6 +268,8 @@ class CostModel:
             self._measured.clear()
             newest = list(stored.items())[-self._limit :]
             entries = [[key.program, key.device, key.shapes, cost.to_json()] for key, cost in newest]
+        import tempfile
+
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)

@@ -49,6 +49,13 @@ class Point:
         return importlib.import_module(self.value)
 
 
+class Points(list[Point]):
+    """All of them are backends."""
+
+    def select(self, *, group: str) -> list[Point]:
+        return self if group == "hetero.backends" else []
+
+
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], bool]:
     """Plugins `own` (of hetero itself), `a` and `b` (of others); gives whether a plugin was imported."""
@@ -57,9 +64,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
     for name, file in module.items():
         (tmp_path / f"{file}.py").write_text(SOURCE.format(name=name))
     points = [Point(name, file, "hetero" if name == "own" else f"hetero-{name}") for name, file in module.items()]
-    monkeypatch.setattr(
-        importlib.metadata, "entry_points", lambda *, group: points if group == "hetero.backends" else []
-    )
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda: Points(points))
     return lambda name: module[name] in sys.modules
 
 
