@@ -117,7 +117,8 @@ class Device:
         lanes: How many calls it works on at once (NPU cores, columns, queues).
         rank: Place in the default chain, lowest first; by default 100 for an NPU, 200 for a GPU, 300 for a CPU.
         simulated: Its answers and times come from a simulator.
-        watts: Power that it takes at work, if that is known; the policy `efficiency` compares by it.
+        watts: Power that it takes at work, if that is known; the policy `efficiency` compares by it where nothing was
+            measured (see `hetero bench`).
         properties: Versions, driver, memory: whatever `hetero doctor` should show.
         notes: Remarks for people: a core that did not answer, a driver that is known to be bad.
     """
@@ -212,7 +213,8 @@ class Executable(ABC):
         weights: The share of the calls that each lane is meant for, one number a lane: where several are free, the one
             furthest behind its share is taken. Empty: the one that has been free for longest.
         batch: How many items one launch takes for the price of one.
-        details: What was decided at load (driver, provider, threads), shown by `explain()`.
+        details: What was decided at load (driver, provider, threads), shown by `explain()`. Under `cached`, for traces,
+            whether something that was compiled before was found (True) or had to be made (False).
         pace: When calls may begin; None for whenever a lane is free. Requests that come too soon wait, or are refused
             with QueueFull where the session was loaded with `on_full="raise"`.
     """
@@ -376,7 +378,7 @@ class Backend(ABC):
         """
         return None
 
-    def canary_artifacts(self) -> Sequence[Artifact]:
+    def trial_artifacts(self) -> Sequence[Artifact]:
         """The small program of `hetero doctor` (`y = x @ w + b`) in a form that devices take which take no ONNX."""
         return ()
 

@@ -31,7 +31,6 @@ The format of `hetero.toml`, version 1::
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -45,11 +44,6 @@ from hetero.errors import ArtifactMissing, BundleError, ProgramInvalid, ProgramN
 from hetero.onnx_file import open_onnx
 from hetero.program import Artifact, Program
 from hetero.tensors import Dim, TensorSpec
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 MANIFEST = "hetero.toml"
 FORMAT = 1
@@ -90,6 +84,8 @@ def open_program(
     if program is not None:
         return program
     known = sorted(names())
+    import difflib
+
     near = difflib.get_close_matches(text, known, n=3)
     if near:
         hint = f"did you mean {' or '.join(near)}?"
@@ -124,6 +120,11 @@ def open_bundle(folder: Path, find: Callable[[str], Program | None] = lambda nam
         ArtifactMissing: A file that it names is not there.
         ProgramInvalid: A file that it names is not what it says.
     """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
     manifest = folder / MANIFEST
     if not manifest.is_file():
         models = sorted(file.name for file in folder.glob("*.onnx"))
@@ -287,6 +288,8 @@ class _Manifest:
     def _keys(self, where: str, table: Mapping[str, Any], known: set[str]) -> None:
         for key in table:
             if key not in known:
+                import difflib
+
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
                 raise self._wrong(f"{where} has the unknown key {key!r}", fix=hint)

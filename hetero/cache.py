@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,11 +20,15 @@ def cache_dir() -> Path:
 
 def key_of(*parts: str) -> str:
     """A short file-name-safe key that changes when any part does."""
+    import hashlib
+
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
 def sha256_of(path: Path) -> str:
     """The hex sha256 of a file's bytes, read in pieces."""
+    import hashlib
+
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 22):
@@ -45,6 +46,9 @@ def building(target: Path) -> Iterator[Path]:
     Yields:
         A new, empty folder.
     """
+    import shutil
+    import tempfile
+
     target.parent.mkdir(parents=True, exist_ok=True)
     workspace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

@@ -10,6 +10,7 @@ from hetero.telemetry.records import Attempt, Record
 
 if TYPE_CHECKING:
     from hetero.scheduler.candidate import Candidate
+    from hetero.scheduler.costs import Energy
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class CandidateReport:
         reason: Why it is not used; of a device that is, which of its units are set aside, and why.
         load_seconds: What loading took, measured; None when it was not loaded at `Runtime.load`.
         run_seconds: What a run takes as a rule: the median for the last shapes; None before there are two.
+        energy: What a run of the last shapes takes, and who says so; None when that is unknown.
         answered: How many of the kept records it answered.
         simulated: The device is a simulator.
         details: What the backend decided at load.
@@ -32,6 +34,7 @@ class CandidateReport:
     reason: str
     load_seconds: float | None
     run_seconds: float | None
+    energy: Energy | None
     answered: int
     simulated: bool
     details: Mapping[str, Any]
@@ -49,6 +52,7 @@ class CandidateReport:
             over.reason if over else f"set aside: {candidate.lanes.reason}" if candidate.lanes.reason else "",
             seconds,
             candidate.typical.median if candidate.typical else None,
+            candidate.typical_energy,
             answered,
             candidate.simulated,
             details,
@@ -63,6 +67,8 @@ class CandidateReport:
             parts.append(f"loaded in {self.load_seconds * 1e3:.0f} ms")
         if self.run_seconds is not None:
             parts.append(f"a run takes {self.run_seconds * 1e3:.3g} ms")
+        if self.energy is not None:
+            parts.append(str(self.energy))
         if self.answered:
             parts.append(f"answered {self.answered}")
         if self.details:
@@ -78,6 +84,7 @@ class Explanation:
         program: The program's name.
         device: Where the next request goes; None when the session is closed.
         fallback: `allow` or `forbid`.
+        policy: The policy's name.
         candidates: In the order in which they are considered.
         absent: Backends without a device on this machine, with reason and fix.
         last: The last request's record, if one is kept.
@@ -86,17 +93,34 @@ class Explanation:
     program: str
     device: str | None
     fallback: str
+    policy: str
     candidates: tuple[CandidateReport, ...]
     absent: tuple[str, ...]
     last: Record | None
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, *, absent: bool = True) -> str:
+        """The explanation in words.
+
+        Args:
+            absent: Also list the backends that are not on this machine, which are the same for all sessions.
+        """
         lines = [
-            f"{self.program}: next request on {self.device or 'no device'}, fallback={self.fallback}",
+            f"{self.program}: next request on {self.device or 'no device'}, "
+            f"fallback={self.fallback}, policy={self.policy}",
             "candidates:",
         ]
         lines += [f"  {place}. {candidate}" for place, candidate in enumerate(self.candidates, 1)]
-        if self.absent:
+        unknown = [
+            candidate.device for candidate in self.candidates if candidate.energy is None and not candidate.reason
+        ]
+        if self.policy == "efficiency" and unknown:
+            lines.append(
+                f"energy unknown: {', '.join(unknown)} (`hetero bench` measures it where there is a power meter)"
+            )
+        if absent and self.absent:
             lines += ["not on this machine:", *(f"  - {entry}" for entry in self.absent)]
         if self.last is not None:
             lines.append("last request:")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -26,6 +25,8 @@ def check_options(backend: str, declared: Sequence[Option], *layers: Mapping[str
     for layer in layers:
         for name, value in layer.items():
             if name not in known:
+                import difflib
+
                 near = difflib.get_close_matches(name, known, n=1)
                 listed = ", ".join(sorted(known)) or "none"
                 raise OptionError(

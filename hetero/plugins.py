@@ -16,7 +16,6 @@ What is disabled stays disabled when it is allowed too. An empty value is as goo
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -116,6 +115,11 @@ class InstalledPlugin:
     backends: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
 
+    @property
+    def origin(self) -> str:
+        """Module and distribution, in words."""
+        return f"{self.value}, from {self.distribution} {self.version}".strip()
+
 
 class Plugins:
     """The plugins of one Runtime.
@@ -142,11 +146,18 @@ class Plugins:
         Args:
             environ: Environment variables: `HETERO_DISABLE_PLUGINS`, `HETERO_ALLOW_PLUGINS`; the process's by default.
         """
+        import importlib.metadata
+
         switches = _Switches(os.environ if environ is None else environ)
+        # One look for all groups: it reads a file of every installed distribution.
+        installed = importlib.metadata.entry_points()
+        origins: dict[int, tuple[str, str]] = {}
         for group in GROUPS:
-            for point in sorted(importlib.metadata.entry_points(group=group), key=lambda point: point.name):
-                distribution = point.dist.name if point.dist else "unknown"
-                version = point.dist.version if point.dist else ""
+            for point in sorted(installed.select(group=group), key=lambda point: point.name):
+                # Each of the two reads the distribution's metadata anew.
+                if point.dist is not None and id(point.dist) not in origins:
+                    origins[id(point.dist)] = point.dist.name, point.dist.version
+                distribution, version = origins[id(point.dist)] if point.dist is not None else ("unknown", "")
                 reason, fix = switches.against(point.name, distribution)
                 state: Literal["ok", "disabled"] = "disabled" if reason else "ok"
                 self._installed.append(

@@ -37,7 +37,7 @@ from hetero.scheduler.timers import Timers
 from hetero.scheduler.verify import Verifier
 from hetero.scheduler.workers import Workers
 from hetero.session import Session
-from hetero.telemetry.records import Records
+from hetero.telemetry.records import Attempt, LoadRecord, Records
 
 _log = logging.getLogger(__name__)
 
@@ -403,12 +403,22 @@ class Runtime:
                 self._absent.append(Absent(broken.name, reason, f"reinstall or remove {broken.distribution}"))
         for disabled in self._plugins.disabled:
             if disabled.group == "hetero.backends":
-                self._absent.append(Absent(disabled.name, disabled.reason, disabled.fix))
+                # Which backends it brings is only known to who imports it, and that is what was not wanted.
+                reason = f"{disabled.reason}, with every backend that the plugin brings ({disabled.origin})"
+                self._absent.append(Absent(disabled.name, reason, disabled.fix))
         for unknown in sorted((apart or set()) - known - {entry.backend for entry in self._absent}):
             raise OptionError(
                 f"isolate= names the backend {unknown!r}, which is not known here",
-                fix=f"known: {', '.join(sorted(known)) or 'none'}",
+                fix=f"known: {', '.join(sorted(known)) or 'none'}{self._perhaps_disabled()}",
             )
+
+    def _perhaps_disabled(self) -> str:
+        """What a message about a name that is not known should add: a plugin that is disabled may bring it."""
+        return "".join(
+            f"; a backend of the disabled plugin {disabled.name!r} ({disabled.origin})? {disabled.fix}"
+            for disabled in self._plugins.disabled
+            if disabled.group == "hetero.backends"
+        )
 
     def _probe(self) -> list[Owned]:
         found: list[Owned] = []
@@ -448,7 +458,10 @@ class Runtime:
                 picked.append(absent)
             else:
                 known = sorted({*self._backends, *(device.name for _, device in found)})
-                raise OptionError(f"{said} names {name!r}, which is not known here", fix=f"known: {', '.join(known)}")
+                raise OptionError(
+                    f"{said} names {name!r}, which is not known here",
+                    fix=f"known: {', '.join(known)}{self._perhaps_disabled()}",
+                )
         return picked
 
     def _present(self) -> list[Owned]:
@@ -476,7 +489,7 @@ class Runtime:
         layers = (layer.get(name, {}) for layer in (program.options, self._options, options))
         values = check_options(name, backend.options, *layers)
         load = functools.partial(backend.load, program, device, values)
-        return Candidate(
+        candidate = Candidate(
             device.name,
             name,
             device.simulated,
@@ -488,6 +501,8 @@ class Runtime:
             costs=self._costs,
             cost_key=(program.identity, key_of(device.name, repr(sorted(device.properties.items())), repr(values))),
         )
+        candidate.loaded = functools.partial(_tell_load, self.records, program.name, candidate)
+        return candidate
 
     def _wanted(self, names: Sequence[str]) -> list[Owned]:
         present = self._present()
@@ -495,14 +510,17 @@ class Runtime:
             absent = self._absence(name)
             if absent is not None and not named(name, present, _keys(present)):
                 raise Unavailable(f"the device {name!r} is not available: {absent.reason}", fix=absent.fix)
-        return pick(names, present, _keys(present))
+        try:
+            return pick(names, present, _keys(present))
+        except OptionError as error:
+            raise OptionError(error.problem, fix=self._perhaps_disabled().removeprefix("; ")) from None
 
     def _check_backend_names(self, options: Options) -> Options:
         for name, values in options.items():
             if name not in self._backends and not any(entry.backend == name for entry in self._absent):
                 raise OptionError(
                     f"options are given for the backend {name!r}, which is not known here",
-                    fix=f"known: {', '.join(sorted(self._backends)) or 'none'}",
+                    fix=f"known: {', '.join(sorted(self._backends)) or 'none'}{self._perhaps_disabled()}",
                 )
             if not isinstance(values, Mapping):
                 raise OptionError(f"options for {name!r} are {values!r}, expected a mapping from option to value")
@@ -530,6 +548,12 @@ def _canary_source(program: Program, reference: Candidate) -> Callable[[], Canar
         return make_canary(program, reference)
 
     return made
+
+
+def _tell_load(records: Records, program: str, candidate: Candidate, attempt: Attempt) -> None:
+    cached = candidate.executable.details.get("cached") if candidate.executable is not None else None
+    known = cached if isinstance(cached, bool) else None
+    records.add_load(LoadRecord(program, attempt, time.time() - attempt.seconds, known))
 
 
 def _keys(owned: Iterable[Owned]) -> list[tuple[str, str]]:

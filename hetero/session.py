@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextvars
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -266,6 +267,7 @@ class Session:
             self.program.name,
             self.device,
             self.fallback,
+            self.policy,
             tuple(reports),
             tuple(map(str, absent)),
             self._records.last_of(self.program.name),
@@ -320,6 +322,8 @@ class Session:
             options = self._runtime.call_options(options)
         delivery = None if out is None else Delivery(out, self.program.signature, feed)
         record = Record(self.program.name)
+        if self._records.wants_context:
+            record.context = contextvars.copy_context()
         return self._request_of(feed, record, candidates, forbid, priority, deadline, options, delivery)
 
     def _request_of(

@@ -64,6 +64,7 @@ class CpuBackend(Backend):
             "threads": threads,
             "lanes": values["lanes"],
             "graph": graph,
+            "cached": graph == "cache",
         }
         return OrtExecutable(ort, session, values["lanes"], details, bind=True)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-import pkgutil
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -125,11 +125,20 @@ def register_plugins(ort: Any) -> None:
 
 def _plugin_packages() -> Iterator[str]:
     """Packages with a provider library, named as ONNX Runtime's packaging guide for plugins has it."""
-    for entry in pkgutil.iter_modules():
-        if entry.name.startswith("onnxruntime_") and entry.ispkg:
-            folder = getattr(entry.module_finder, "path", None)
-            if folder is not None and any(_provider_libraries(Path(folder) / entry.name)):
-                yield entry.name
+    # By name first: `pkgutil.iter_modules` looks into each of hundreds of folders, in every start of a Runtime.
+    seen: set[str] = set()
+    for place in sys.path:
+        try:
+            names = sorted(name for name in os.listdir(place or ".") if name.startswith("onnxruntime_"))
+        except OSError:  # a zip file, or a folder that is not there
+            continue
+        for name in names:
+            folder = Path(place) / name
+            if name in seen or not (folder / "__init__.py").is_file():
+                continue
+            seen.add(name)
+            if any(_provider_libraries(folder)):
+                yield name
 
 
 def _provider_libraries(folder: Path) -> Iterator[Path]:

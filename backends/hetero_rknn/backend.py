@@ -168,10 +168,10 @@ class RknnBackend(Backend):
         }
         return executable
 
-    def canary_artifacts(self) -> Sequence[Artifact]:
-        """The canary for each SoC, as Rockchip's toolkit has compiled it."""
-        folder = Path(__file__).parent / "canary"
-        return [Artifact("rknn", path, path.suffixes[0][1:]) for path in sorted(folder.glob("canary.*.rknn"))]
+    def trial_artifacts(self) -> Sequence[Artifact]:
+        """The trial for each SoC, as Rockchip's toolkit has compiled it."""
+        folder = Path(__file__).parent / "trial"
+        return [Artifact("rknn", path, path.suffixes[0][1:]) for path in sorted(folder.glob("trial.*.rknn"))]
 
     def _simulated_device(self, platform: Platform) -> Device:
         npu = simulated.described(self.host, platform)

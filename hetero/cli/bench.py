@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hetero.cli import runtime
-from hetero.cli.console import echo_json, echo_table, marked, milliseconds
+from hetero.cli.console import echo_json, echo_table, marked, milliseconds, plain
 from hetero.cli.failures import FAILED, NOT_HERE
 from hetero.cli.inputs import Feed, Pairs, echo_assumed, input_options, make_feed
-from hetero.cli.measure import Contender, Effort, latency, max_difference, measure, prepare
+from hetero.cli.measure import Contender, Effort, latency, max_difference, measure, measure_energy, prepare
 from hetero.cli.progress import progress_bar
 from hetero.tensors import shape_text
 
@@ -36,6 +36,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Runs on each device after the first that are not counted.",
 )
+@click.option(
+    "--meter",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help="The power meter for joules per item (`hetero doctor` lists them); auto: one that counts the device; or none.",
+)
 @runtime.backend_options
 @runtime.json_option
 @click.pass_context
@@ -49,6 +56,7 @@ def command(
     seconds: float,
     runs: int | None,
     warmup: int,
+    meter: str,
     options: runtime.Options,
     chain: str | None,
     simulate: tuple[str, ...],
@@ -58,6 +66,9 @@ def command(
 
     Inputs are random unless they are given. Latency is from call to answer, one request at a time; throughput is with
     several under way. Times of a simulated device are the simulator's, and modelled: they say nothing of the hardware.
+
+    Where the machine has a power meter, each device is then set to work and idle by turns, the others at rest: joules
+    per item are what work takes more than rest, and are kept for the policy `efficiency`. Let nothing else run then.
 
     \b
         hetero bench model.onnx --shape batch=8
@@ -73,7 +84,11 @@ def command(
                 stack.enter_context(contender.session)
         with progress_bar() as bar:
             bar.begin(program.name)
-            measure(contenders, feed.arrays, Effort(warmup, seconds, runs), bar.update)
+            effort = Effort(warmup, seconds, runs)
+            measure(contenders, feed.arrays, effort, bar.update)
+            if meter != "none":
+                bar.begin("energy")
+                measure_energy(rt, contenders, feed.arrays, effort, None if meter == "auto" else meter, bar.update)
         report = _report(program, feed, contenders)
         if as_json:
             echo_json(report)
@@ -111,6 +126,7 @@ def _entry(contender: Contender, first: Contender | None) -> dict[str, Any]:
     return {
         "device": contender.device.name,
         "simulated": contender.device.simulated,
+        "watts": contender.device.watts,
         "modelled": contender.device.simulated,
         "outcome": contender.outcome,
         "reason": contender.reason,
@@ -120,6 +136,7 @@ def _entry(contender: Contender, first: Contender | None) -> dict[str, Any]:
         "throughput": statistics.median(contender.rates) if contender.rates else None,
         "ratio": _median(contender) / _median(against) if against else None,
         "max_difference": max_difference(contender.outputs, against.outputs) if against else None,
+        "energy": plain(contender.energy),
     }
 
 
@@ -141,6 +158,7 @@ def _echo(report: dict[str, Any]) -> None:
         "spread",
         "runs",
         "per second",
+        "energy",
         "time",
         "max diff",
     )
@@ -158,6 +176,7 @@ def _echo(report: dict[str, Any]) -> None:
                 "-" if times["spread"] is None else f"{times['spread'] * 100:.0f}%",
                 str(times["runs"]),
                 "-" if entry["throughput"] is None else f"{entry['throughput']:.1f}",
+                _joules(entry["energy"]),
                 "-" if entry["ratio"] is None else f"{entry['ratio']:.2f}x",
                 "-" if entry["max_difference"] is None else f"{entry['max_difference']:.3g}",
             )
@@ -168,6 +187,32 @@ def _echo(report: dict[str, Any]) -> None:
     if any(entry["modelled"] for entry in report["devices"]):
         click.echo("times of a simulated device are modelled, not measured")
     for entry in report["devices"]:
+        _echo_energy(entry)
+    for entry in report["devices"]:
         if entry["outcome"] != "ok":
             outcome = "not supported" if entry["outcome"] == "unsupported" else "failed"
             click.echo(f"{entry['device']}: {outcome}: {entry['reason']}")
+
+
+def _joules(energy: dict[str, Any] | None) -> str:
+    if energy is None:
+        return "-"
+    return "unknown" if energy["joules"] is None else f"{energy['joules']:.3g} J"
+
+
+def _echo_energy(entry: dict[str, Any]) -> None:
+    """Where a device's joules come from, or why they are unknown."""
+    energy = entry["energy"]
+    if energy is None:
+        return
+    declared = "" if entry["watts"] is None else f"; its backend declares {entry['watts']:g} W"
+    if energy["joules"] is None:
+        click.echo(f"{entry['device']}: energy unknown: {energy['reason']}{declared}")
+        if energy["fix"]:
+            click.echo(f"  fix: {energy['fix']}")
+        return
+    click.echo(
+        f"{entry['device']}: {energy['joules']:.3g} J per item, measured by {energy['meter']}: "
+        f"{energy['work_watts']:.3g} W at work less {energy['idle_watts']:.3g} W at rest, {energy['items']} items; "
+        f"{energy['gross']:.3g} J with the rest"
+    )

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,12 @@ import click
 from hetero.backend import Device
 from hetero.cache import cache_dir
 from hetero.cli import runtime
-from hetero.cli.canary import Finding, canaries, try_on
 from hetero.cli.console import echo_json, folder_size, marked, milliseconds, plain, size
 from hetero.cli.devices import device_dict
 from hetero.cli.failures import FAILED
+from hetero.cli.trials import Finding, trials, try_on
+from hetero.energy.meters import find_meters
+from hetero.errors import Unavailable
 
 if TYPE_CHECKING:
     from hetero.runtime import Runtime
@@ -61,17 +63,18 @@ def command(
     """
     with runtime.make_runtime(chain=chain, simulate=simulate) as rt, tempfile.TemporaryDirectory() as folder:
         chosen = [found for _, found in rt.select(device)]
-        tests, missing = canaries(rt, Path(folder))
+        tests, missing = trials(rt, Path(folder))
         if not as_json:
             _echo_machine(_versions(), _cache())
+            _echo_meters(_meters(rt))
             _echo_absent(rt)
         findings: dict[str, list[Finding]] = {}
         for tested in chosen:
             findings[tested.name] = []
             if not as_json:
                 _echo_device(tested)
-            for canary in tests:
-                findings[tested.name].append(try_on(rt, tested.name, canary))
+            for trial in tests:
+                findings[tested.name].append(try_on(rt, tested.name, trial))
                 if not as_json:
                     _echo_finding(findings[tested.name][-1], tested.simulated)
         problems = _problems(rt, findings, missing)
@@ -93,6 +96,7 @@ def _report(
         "problems": problems,
         "versions": _versions(),
         "cache": _cache(),
+        "power_meters": _meters(rt),
         "backends": [
             {
                 "name": name,
@@ -103,16 +107,16 @@ def _report(
             }
             for name in dict.fromkeys([*rt.backends, *absent])
         ],
-        "devices": [{**device_dict(device), "canaries": plain(findings[device.name])} for device in chosen],
+        "devices": [{**device_dict(device), "trials": plain(findings[device.name])} for device in chosen],
         "broken_plugins": plain(rt.broken_plugins),
     }
 
 
 def _problems(rt: Runtime, findings: Mapping[str, list[Finding]], missing: list[str]) -> list[str]:
     problems = [str(broken) for broken in rt.broken_plugins]
-    problems += [f"a canary is missing: {reason}" for reason in missing]
+    problems += [f"a trial is missing: {reason}" for reason in missing]
     for device, each in findings.items():
-        problems += [f"{device}: {found.canary}: {found.reason}" for found in each if found.sick]
+        problems += [f"{device}: {found.trial}: {found.reason}" for found in each if found.sick]
     return problems
 
 
@@ -135,6 +139,29 @@ def _cache() -> dict[str, Any]:
         "bytes": folder_size(folder),
         "writable": there.is_dir() and os.access(there, os.W_OK),
     }
+
+
+def _meters(rt: Runtime) -> list[dict[str, str]]:
+    """The power meters, and why one cannot be read now."""
+    told = []
+    for meter in find_meters(rt._host.sysroot):
+        reason = fix = ""
+        try:
+            meter.read()
+        except Unavailable as error:
+            reason, fix = error.problem, error.fix
+        told.append({"name": meter.name, "label": meter.label, "scope": meter.scope, "reason": reason, "fix": fix})
+    return told
+
+
+def _echo_meters(meters: Sequence[Mapping[str, str]]) -> None:
+    for meter in meters:
+        name = f"{meter['name']} {meter['label']}".strip()
+        click.echo(f"power meter: {name} ({meter['scope']})" + (f": {meter['reason']}" if meter["reason"] else ""))
+        if meter["fix"]:
+            click.echo(f"  fix: {meter['fix']}")
+    if not meters:
+        click.echo("power meter: none")
 
 
 def _echo_machine(versions: Mapping[str, str], cache: Mapping[str, Any]) -> None:
@@ -174,7 +201,7 @@ def _echo_finding(finding: Finding, simulated: bool) -> None:
     if finding.run_seconds is not None:
         loaded = f" (loaded in {milliseconds(finding.load_seconds)})" if finding.load_seconds is not None else ""
         parts.append(f"{milliseconds(finding.run_seconds)}{loaded}" + (", the simulator's time" if simulated else ""))
-    click.echo(f"  {finding.canary}: " + "; ".join(parts))
+    click.echo(f"  {finding.trial}: " + "; ".join(parts))
 
 
 def _echo_problems(problems: list[str], devices: int) -> None:

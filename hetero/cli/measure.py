@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hetero.backend import Device
-from hetero.errors import DispatchError, FallbackForbidden
+from hetero.energy.choice import meter_for, meter_named
+from hetero.energy.measuring import ROUNDS, Energy
+from hetero.energy.measuring import measure as energy_of
+from hetero.energy.meters import find_meters
+from hetero.errors import DispatchError, FallbackForbidden, Unavailable
 from hetero.tensors import Array
 
 if TYPE_CHECKING:
@@ -56,6 +60,7 @@ class Contender:
         spent: Their sum.
         rates: Items per second, one for each stretch of `map`.
         outputs: The first run's.
+        energy: Joules of an item, or why they are unknown; None when nobody asked for them.
     """
 
     device: Device
@@ -68,6 +73,7 @@ class Contender:
     spent: float = 0.0
     rates: list[float] = field(default_factory=list)
     outputs: Mapping[str, Array] = field(default_factory=dict)
+    energy: Energy | None = None
 
     def give_up(self, error: DispatchError) -> None:
         """The device refused or failed: nothing more is measured on it."""
@@ -122,6 +128,44 @@ def measure(
         for contender in _able(contenders):
             _stretch(contender, _items(inputs, effort))
     progress(2 * _STRETCHES, 2 * _STRETCHES)
+
+
+def measure_energy(
+    runtime: Runtime,
+    contenders: Sequence[Contender],
+    inputs: Mapping[str, Any],
+    effort: Effort,
+    name: str | None,
+    progress: Callable[[float, float], None] = lambda done, total: None,
+) -> None:
+    """Fill in the contenders' energy, one device at a time, and keep it for the policy `efficiency`.
+
+    Args:
+        runtime: The contenders'.
+        contenders: After `measure`.
+        inputs: By name, the same for every run.
+        effort: Its `seconds` are shared out among the turns.
+        name: Of the meter; None chooses one for each device.
+        progress: Told what share is done.
+
+    Raises:
+        OptionError: There is no meter of that name.
+    """
+    sysroot = runtime._host.sysroot
+    meters = find_meters(sysroot)
+    chosen = None if name is None else meter_named(name, meters)
+    for place, contender in enumerate(contenders):
+        progress(place, len(contenders))
+        if contender.session is None or contender.outcome != "ok":
+            continue
+        try:
+            meter = chosen or meter_for(contender.device, runtime.devices, meters, sysroot)
+            contender.energy = energy_of(contender.session, inputs, meter, effort.seconds / (2 * ROUNDS + 1))
+        except Unavailable as error:
+            contender.energy = Energy.unknown(error)
+        except DispatchError as error:
+            contender.give_up(error)
+    progress(1, 1)
 
 
 def latency(seconds: Sequence[float]) -> dict[str, float | int | None]:

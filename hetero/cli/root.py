@@ -20,7 +20,7 @@ _EXIT_CODES = """
 \b
 Exit codes:
   0    all went well
-  1    the work failed: a device, a canary, a file
+  1    the work failed: a device, a trial, a file
   2    wrong usage, or input, options or a program that cannot be used
   3    not available here: no device that can do it, or a speech model or
        optional package that is missing

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hetero.cli import runtime
-from hetero.cli.console import echo_json, milliseconds
+from hetero.cli.console import echo_json, marked, milliseconds
 from hetero.cli.inputs import Pairs, echo_assumed, input_options, make_feed
 from hetero.cli.outputs import writable_folder
 from hetero.errors import OptionError
 
 if TYPE_CHECKING:
     from hetero.runtime import Runtime
-    from hetero.telemetry.records import Record
+    from hetero.telemetry.trace import Trace
 
 PERFETTO = "https://ui.perfetto.dev"
 
@@ -35,6 +35,7 @@ PERFETTO = "https://ui.perfetto.dev"
 @click.option("--device", metavar="NAMES", help="Use only this device or backend, or these in this order: vulkan,cpu.")
 @click.option("--policy", default="chain", show_default=True, help="Who takes a request: chain, fastest, throughput...")
 @runtime.load_options
+@click.option("--loads/--no-loads", default=True, show_default=True, help="Also show when programs were loaded.")
 @click.option(
     "-o",
     "--output",
@@ -60,39 +61,43 @@ def command(
     options: runtime.Options,
     chain: str | None,
     simulate: tuple[str, ...],
+    loads: bool,
     outputs: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Run MODEL a number of times and write what happened: which lane ran what, what waited, what failed.
 
-    Inputs are random unless they are given. When a request fails, those before it are written all the same.
+    Inputs are random unless they are given. When a request fails, those before it are written all the same. Loading may
+    take far longer than all requests: --no-loads leaves it out.
 
     \b
         hetero trace model.onnx -o trace.json -o timeline.png
         hetero trace model.onnx --requests 200 --policy throughput -o records.jsonl
         hetero trace --from records.jsonl -o timeline.svg
     """  # noqa: D301
-    from hetero.telemetry.jsonl import read_records
+    from hetero.telemetry.trace import Trace
 
     if (model is None) == (source is None):
         raise click.UsageError("give a MODEL to run, or records with --from, one of the two")
     targets = trace_targets(outputs)
     if source is not None:
-        records = read_records(source, skip_damaged=skip_damaged)
-        write_all(records, targets)
+        trace = Trace.read(source, skip_damaged=skip_damaged)
+        if not loads:
+            trace.loads.clear()
+        write_all(trace, targets)
     else:
         assert model is not None
         with runtime.make_runtime(chain=chain, simulate=simulate, options=options) as rt:
             program = rt.open(model)
             feed = make_feed(program, inputs, shapes, seed, default="random")
             with (
-                traced(rt, targets) as records,
+                traced(rt, targets, loads=loads) as trace,
                 rt.load(program, device=device, fallback=fallback, policy=policy) as session,
             ):
                 for _ in session.map((feed.arrays for _ in range(requests)), in_flight=in_flight):
                     pass
         echo_assumed(feed.assumed)
-    report = _report(records, targets)
+    report = _report(trace, targets)
     if as_json:
         echo_json(report)
     else:
@@ -120,39 +125,39 @@ def trace_targets(paths: Sequence[Path]) -> list[Path]:
 
 
 @contextmanager
-def traced(rt: Runtime, targets: Sequence[Path]) -> Iterator[list[Record]]:
-    """Collect the records of the requests that end meanwhile, and write them; those before an error, too.
+def traced(rt: Runtime, targets: Sequence[Path], *, loads: bool = True) -> Iterator[Trace]:
+    """Collect the requests and loads that end meanwhile, and write them; those before an error, too.
 
     Yields:
-        The list in which they are collected.
+        The trace in which they are collected.
     """
-    records: list[Record] = []
+    from hetero.telemetry.trace import Trace
+
+    trace = Trace()
     if not targets:
-        yield records
+        yield trace
         return
-    unsubscribe = rt.records.subscribe(records.append)
+    unsubscribe = rt.records.subscribe(trace.records.append, trace.loads.append if loads else None)
     try:
-        yield records
+        yield trace
     except BaseException:
-        if records:
-            write_all(records, targets)
+        if trace.records or trace.loads:
+            write_all(trace, targets)
         raise
     else:
-        write_all(records, targets)
+        write_all(trace, targets)
     finally:
         unsubscribe()
 
 
-def write_all(records: Sequence[Record], targets: Sequence[Path]) -> None:
-    """Write a trace of the records to each file."""
-    from hetero.telemetry.trace import Trace
-
-    trace = Trace(records)
+def write_all(trace: Trace, targets: Sequence[Path]) -> None:
+    """Write a trace to each file."""
     for target in targets:
         trace.write(target)
 
 
-def _report(records: Sequence[Record], targets: Sequence[Path]) -> dict[str, Any]:
+def _report(trace: Trace, targets: Sequence[Path]) -> dict[str, Any]:
+    records = trace.records
     answered: collections.Counter[str] = collections.Counter()
     simulated: set[str] = set()
     for record in records:
@@ -167,6 +172,18 @@ def _report(records: Sequence[Record], targets: Sequence[Path]) -> dict[str, Any
         "simulated": sorted(simulated),
         "fell_back": sum(record.fell_back for record in records),
         "wait_seconds": max((record.wait_seconds for record in records), default=0.0),
+        "loads": [
+            {
+                "program": load.program,
+                "device": load.attempt.device,
+                "simulated": load.attempt.simulated,
+                "outcome": load.attempt.outcome,
+                "reason": load.attempt.reason,
+                "seconds": load.attempt.seconds,
+                "cached": load.cached,
+            }
+            for load in trace.loads
+        ],
         "written": [str(target) for target in targets],
     }
 
@@ -179,5 +196,12 @@ def _echo(report: dict[str, Any], targets: Sequence[Path]) -> None:
         f"{names}: {report['requests']} requests, answered by {answered or 'no device'}; "
         f"{report['fell_back']} fell back, the longest wait was {milliseconds(report['wait_seconds'])}"
     )
+    for load in report["loads"]:
+        where = marked(load["device"], load["simulated"])
+        if load["outcome"] == "ok":
+            cached = {True: ", from the cache", False: ", compiled anew", None: ""}[load["cached"]]
+            click.echo(f"loaded {load['program']} on {where} in {milliseconds(load['seconds'])}{cached}")
+        else:
+            click.echo(f"not loaded: {load['program']} on {where}: {load['outcome']}: {load['reason']}")
     for target in targets:
         click.echo(f"{target}" + (f" (open it in {PERFETTO})" if target.suffix.lower() == ".json" else ""))

@@ -22,6 +22,7 @@ from hetero.cli.trace import trace_targets, traced
 from hetero.errors import AudioError, DispatchError
 
 if TYPE_CHECKING:
+    from hetero.explain import Explanation
     from hetero.runtime import Runtime
     from hetero.whisper import Transcriber, Transcript
 
@@ -137,7 +138,7 @@ def command(
         load_seconds = time.perf_counter() - started
         work = _Work(transcriber, decoding, bar, shown, verbose or sys.stdout.isatty(), not as_json, len(files) > 1)
         done = [work.file(file, targets[file]) for file in files]
-        explanations = [str(part.explain()) for part in _parts(transcriber)] if verbose else []
+        explanations = [part.explain() for part in _parts(transcriber)] if verbose else []
         document = _document(transcriber, done, load_seconds)
     if as_json:
         echo_json(document)
@@ -329,7 +330,7 @@ def _write_to_stdout(transcript: Transcript, form: str) -> None:
     click.echo(render(transcript, form), nl=False)
 
 
-def _echo_summary(document: Mapping[str, Any], explanations: Sequence[str]) -> None:
+def _echo_summary(document: Mapping[str, Any], explanations: Sequence[Explanation]) -> None:
     """What it took and what ran where, on stderr."""
     good = [entry["transcript"] for entry in document["files"] if entry["transcript"]]
     for entry in document["files"]:
@@ -356,5 +357,8 @@ def _echo_summary(document: Mapping[str, Any], explanations: Sequence[str]) -> N
     fell_back = sum(transcript["fell_back"] for transcript in good)
     if fell_back:
         click.echo(f"{fell_back} requests were not answered by the first choice of devices (--verbose)", err=True)
+    absent: tuple[str, ...] = ()
     for explanation in explanations:
-        click.echo(f"\n{explanation}", err=True)
+        # What is not on this machine is the same for all parts.
+        click.echo(f"\n{explanation.text(absent=explanation.absent != absent)}", err=True)
+        absent = explanation.absent

@@ -26,7 +26,7 @@ from hetero.errors import (
     WrongAnswer,
 )
 from hetero.scheduler.canary import Canary
-from hetero.scheduler.costs import Cost, CostModel, Key, Shapes
+from hetero.scheduler.costs import Cost, CostModel, Energy, Key, Shapes
 from hetero.scheduler.lanes import Lanes, Unit, within
 from hetero.scheduler.polling import run_polled
 from hetero.telemetry.records import Attempt, Outcome, Stage
@@ -54,7 +54,7 @@ class Candidate:
         kind: The device's.
         costs: What runs have cost so far.
         cost_key: Makes the key of a cost from the inputs' shapes.
-        watts: Power of the device at work; None when nobody has said.
+        watts: Declared power of the device at work; None when nobody has said.
         clock: Seconds, on the scheduler's clock.
 
     Attributes:
@@ -64,6 +64,7 @@ class Candidate:
         verifier: Checks answers at run time; None when they are not checked.
         give_back: Makes a lane free again and tells whoever waits for one.
         shut: Called when the device, or a unit of it, was set aside.
+        loaded: Called after a load, whatever came of it.
         lanes: Its lanes and the health of the units they run on.
         free: Calls whose lane is free.
         pace: When calls may begin; None for whenever a lane is free.
@@ -96,6 +97,7 @@ class Candidate:
         self.lanes = Lanes(clock)
         self.free = self.lanes.free
         self.shut: Callable[[], None] = lambda: None
+        self.loaded: Callable[[Attempt], None] = lambda attempt: None
         self.give_back: Callable[[Call], None] = self.lanes.give_back
         self.pace: Pace | None = None
         self.patience: float | None = None
@@ -159,6 +161,18 @@ class Candidate:
         return call
 
     def load(self) -> Attempt | None:
+        """Load the program, once, and tell of it; as `_load_once`, which does it."""
+        started = self._clock()
+        try:
+            attempt = self._load_once()
+        except (ProgramError, OptionError) as error:
+            self.loaded(self.attempt("load", "failed", reason_of(error), self._clock() - started))
+            raise
+        if attempt is not None:
+            self.loaded(attempt)
+        return attempt
+
+    def _load_once(self) -> Attempt | None:
         """Load the program, once; later calls return at once.
 
         Returns:
@@ -409,6 +423,31 @@ class Candidate:
     def expected(self, request: Request) -> float | None:
         """Seconds that the request is expected to take here; None when nothing is known."""
         return self._costs.predict(Key(*self._cost_key, request.shapes))
+
+    def energy(self, shapes: Shapes) -> Energy | None:
+        """What a run is expected to take: measured, else as declared; None when it is unknown."""
+        key = Key(*self._cost_key, shapes)
+        measured = self._costs.predict_joules(key)
+        if measured is not None:
+            return Energy(measured[0], measured=True, source=measured[1])
+        seconds = self._costs.predict(key)
+        if self.watts is None or seconds is None:
+            return None
+        return Energy(self.watts * seconds, measured=False, source=f"{self.watts:g} W")
+
+    def joules(self, request: Request) -> float | None:
+        """Joules that the request is expected to take here, measured or else declared; None when unknown."""
+        energy = self.energy(request.shapes)
+        return energy.joules if energy is not None else None
+
+    @property
+    def typical_energy(self) -> Energy | None:
+        """What a run of the last shapes takes; None before the first, and when it is unknown."""
+        return self.energy(self._last[0]) if self._last is not None else None
+
+    def learn_energy(self, shapes: Shapes, joules: float, meter: str) -> None:
+        """Keep what a run was measured to take, while nothing else was at work."""
+        self._costs.add_joules(Key(*self._cost_key, shapes), joules, meter)
 
     def wait(self, now: float) -> float | None:
         """Seconds until a lane is expected to be free, what is planned included; None when nothing is known."""

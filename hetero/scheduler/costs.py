@@ -1,8 +1,8 @@
 """What a program costs on a device, learned from its own runs and kept on disk.
 
 Per program, device and input shapes: the median of the last runs and their spread, the first run apart (it compiles,
-pages in and fills caches). Entries are of one program content, one device and one driver; when any of them changes, the
-key does, and the old entry is never asked again.
+pages in and fills caches); and where `hetero bench` could measure it, the joules of a run. Entries are of one program
+content, one device and one driver; when any of them changes, the key does, and the old entry is never asked again.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from hetero.tensors import Array
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 _SAMPLES = 32
 _REFRESH = 8
 
@@ -64,6 +63,31 @@ def shapes_of(inputs: Mapping[str, Array]) -> Shapes:
     return tuple([array.shape for array in inputs.values()])
 
 
+@dataclass(frozen=True)
+class Energy:
+    """What a run takes.
+
+    Attributes:
+        joules: On top of what the idle machine takes, where it was measured.
+        measured: By a meter; else declared by the backend, as watts for as long as a run is expected to last.
+        source: The meter, or the watts.
+    """
+
+    joules: float
+    measured: bool
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.joules:.3g} J, {'measured by' if self.measured else 'declared by the backend:'} {self.source}"
+
+
+def median(values: Collection[float]) -> float:
+    """The middle one, or the mean of the middle two. `statistics` costs more to import than all of this module."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
 class Cost:
     """The runs of one key.
 
@@ -72,16 +96,21 @@ class Cost:
         first: Seconds of the first run; None when it was not seen (an entry that was read back).
         median: Seconds, over the last runs after the first; None until there is one.
         spread: Median absolute deviation of the same, seconds.
+        joules: Of a run, on top of the idle machine's: the median of what was measured; None before anything was.
+        meter: What measured them.
     """
 
-    __slots__ = ("_last", "first", "median", "runs", "spread")
+    __slots__ = ("_joules", "_last", "first", "joules", "median", "meter", "runs", "spread")
 
     def __init__(self) -> None:
         self.runs = 0
         self.first: float | None = None
         self.median: float | None = None
         self.spread = 0.0
+        self.joules: float | None = None
+        self.meter = ""
         self._last: deque[float] = deque(maxlen=_SAMPLES)
+        self._joules: deque[float] = deque(maxlen=_SAMPLES)
 
     def add(self, seconds: float) -> None:
         """Take in one run."""
@@ -94,15 +123,24 @@ class Cost:
         if len(self._last) < _REFRESH or self.runs % _REFRESH == 0:
             self._refresh()
 
+    def add_joules(self, joules: float, meter: str) -> None:
+        """Take in a measurement. What another meter said is forgotten: it may count other things."""
+        if meter != self.meter:
+            self._joules.clear()
+        self.meter = meter
+        self._joules.append(joules)
+        self.joules = median(self._joules)
+
     def _refresh(self) -> None:
         # A copy: other lanes add their runs meanwhile.
         last = list(self._last)
-        self.median = _median(last)
-        self.spread = _median([abs(value - self.median) for value in last])
+        self.median = middle = median(last)
+        self.spread = median([abs(value - middle) for value in last])
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored."""
-        return {"runs": self.runs, "first": self.first, "last": [round(value, 9) for value in list(self._last)]}
+        seconds = {"runs": self.runs, "first": self.first, "last": [round(value, 9) for value in list(self._last)]}
+        return {**seconds, "joules": list(self._joules), "meter": self.meter}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cost:
@@ -113,14 +151,13 @@ class Cost:
         cost._last.extend(float(value) for value in data["last"])
         if cost._last:
             cost._refresh()
+        for joules in data["joules"]:
+            cost.add_joules(float(joules), str(data["meter"]))
         return cost
 
-
-def _median(values: list[float]) -> float:
-    # A third of the time that `statistics.median` takes, which counts here, as does that module's import.
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    def take_joules_of(self, other: Cost) -> None:
+        """Know what the other one knows of joules, and nothing else."""
+        self.joules, self.meter, self._joules = other.joules, other.meter, other._joules.copy()
 
 
 class CostModel:
@@ -136,7 +173,8 @@ class CostModel:
         self._limit = limit
         self._lock = threading.Lock()
         self._costs: OrderedDict[Key, Cost] = OrderedDict()
-        self._changed = False
+        self._changed: dict[Key, None] = {}
+        self._measured: set[Key] = set()
         if path is not None:
             self._costs.update(_read(path))
 
@@ -147,14 +185,31 @@ class CostModel:
             The key's cost; further runs may be added to it without asking the model.
         """
         with self._lock:
-            cost = self._costs.get(key)
-            if cost is None:
-                cost = self._costs[key] = Cost()
-                while len(self._costs) > self._limit:
-                    self._costs.popitem(last=False)
+            cost = self._entry(key)
             cost.add(seconds)
-            self._changed = True
+            self._changed[key] = None
             return cost
+
+    def add_joules(self, key: Key, joules: float, meter: str) -> None:
+        """Take in what a run was measured to take.
+
+        Args:
+            key: What was run.
+            joules: On top of what the idle machine takes.
+            meter: What measured it, for people.
+        """
+        with self._lock:
+            self._entry(key).add_joules(joules, meter)
+            self._changed[key] = None
+            self._measured.add(key)
+
+    def _entry(self, key: Key) -> Cost:
+        cost = self._costs.get(key)
+        if cost is None:
+            cost = self._costs[key] = Cost()
+            while len(self._costs) > self._limit:
+                self._costs.popitem(last=False)
+        return cost
 
     def cost(self, key: Key) -> Cost | None:
         """What is known of exactly this key."""
@@ -165,28 +220,56 @@ class CostModel:
         cost = self._costs.get(key)
         if cost is not None and cost.median is not None:
             return cost.median
+        found = self._nearest(key, lambda other: other.median)
+        return found[0] if found is not None else None
+
+    def predict_joules(self, key: Key) -> tuple[float, str] | None:
+        """Measured joules of a run, from the nearest shapes as in `predict`, and the meter; None without any."""
+        cost = self._costs.get(key)
+        if cost is not None and cost.joules is not None:
+            return cost.joules, cost.meter
+        found = self._nearest(key, lambda other: other.joules)
+        return (found[0], f"{found[1].meter}, for other shapes") if found is not None else None
+
+    def _nearest(self, key: Key, value: Callable[[Cost], float | None]) -> tuple[float, Cost] | None:
+        """A value of the nearest shapes in proportion to size, and whose it is."""
         with self._lock:
             known = [
-                (other, other_cost.median)
-                for other, other_cost in self._costs.items()
-                if other.program == key.program and other.device == key.device and other_cost.median is not None
+                (other, told, cost)
+                for other, cost in self._costs.items()
+                if other.program == key.program and other.device == key.device and (told := value(cost)) is not None
             ]
         if not known or not key.elements:
             return None
-        nearest, median = min(known, key=lambda entry: abs(entry[0].elements - key.elements))
-        return median * key.elements / nearest.elements if nearest.elements else median
+        nearest, told, cost = min(known, key=lambda entry: abs(entry[0].elements - key.elements))
+        return (told * key.elements / nearest.elements if nearest.elements else told), cost
 
     def __iter__(self) -> Iterator[tuple[Key, Cost]]:
         with self._lock:
             return iter(list(self._costs.items()))
 
     def save(self) -> None:
-        """Write to disk what has changed, whole or not at all. A folder that cannot be written is noted, not raised."""
+        """Write to disk what has changed, whole or not at all. A folder that cannot be written is noted, not raised.
+
+        What other processes have learned and measured meanwhile is kept, where this one knows nothing newer.
+        """
+        if self._path is None or not self._changed:
+            return
+        stored = _read(self._path)
         with self._lock:
-            if self._path is None or not self._changed:
-                return
-            entries = [[key.program, key.device, key.shapes, cost.to_json()] for key, cost in self._costs.items()]
-            self._changed = False
+            for key in self._changed:
+                mine, other = self._costs.get(key), stored.pop(key, None)
+                if mine is None:
+                    continue
+                if other is not None and other.joules is not None and key not in self._measured:
+                    mine.take_joules_of(other)
+                stored[key] = mine
+            self._changed.clear()
+            self._measured.clear()
+            newest = list(stored.items())[-self._limit :]
+            entries = [[key.program, key.device, key.shapes, cost.to_json()] for key, cost in newest]
+        import tempfile
+
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)

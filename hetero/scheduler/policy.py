@@ -75,9 +75,12 @@ class View(Protocol):
     def runs(self, request: Request) -> int:
         """How many runs of the request's shapes were seen on it."""
 
+    def joules(self, request: Request) -> float | None:
+        """Energy that the request is expected to take on it, measured or else declared; None when unknown."""
+
     @property
     def watts(self) -> float | None:
-        """Power it takes at work, measured or declared; None when unknown."""
+        """Power it takes at work, declared by its backend; None when it is not."""
 
 
 class Policy(Protocol):
@@ -164,9 +167,10 @@ class Throughput:
 
 
 class Efficiency:
-    """The least energy (watts times expected seconds) among those that can keep the deadline.
+    """The least energy among those that can keep the deadline: measured joules, else declared watts times seconds.
 
-    A device of unknown power cannot be compared: it is taken only when no device of known power is there.
+    A device of unknown energy cannot be compared: it is taken only when no device of known energy is there. One with
+    declared power that has not run yet is tried first, so that its seconds are known.
     """
 
     name = "efficiency"
@@ -180,15 +184,14 @@ class Efficiency:
         best: tuple[float, C] | None = None
         for candidate in options:
             cost, wait = candidate.expected(request), 0.0 if candidate.idle else candidate.wait(now)
-            if candidate.watts is None:
-                continue
-            if cost is None:
-                if candidate.idle:
+            joules = candidate.joules(request)
+            if joules is None:
+                if cost is None and candidate.watts is not None and candidate.idle:
                     return candidate
                 continue
-            in_time = left is None or (wait is not None and wait + cost <= left)
-            if in_time and (best is None or candidate.watts * cost < best[0]):
-                best = (candidate.watts * cost, candidate)
+            in_time = left is None or (cost is not None and wait is not None and wait + cost <= left)
+            if in_time and (best is None or joules < best[0]):
+                best = (joules, candidate)
         return best[1] if best is not None else _FASTEST.choose(request, options, now)
 
 

@@ -1,14 +1,15 @@
 """The Trace Event Format, which Perfetto and chrome://tracing open.
 
-Source: "Trace Event Format", the document of the Chromium project. Times are in microseconds since the first arrival.
+Source: "Trace Event Format", the document of the Chromium project. Times are in microseconds since the first arrival
+or load.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from hetero.telemetry.records import Attempt, Record
-from hetero.telemetry.spans import Layout
+from hetero.telemetry.records import Attempt, LoadRecord
+from hetero.telemetry.spans import Layout, Told
 
 Event = dict[str, Any]
 
@@ -68,6 +69,7 @@ def chrome_trace(layout: Layout) -> dict[str, Any]:
         "otherData": {
             "began": layout.began,
             "requests": len(layout.records),
+            "loads": len(layout.loads),
             "devices": layout.devices,
             "programs": layout.programs,
         },
@@ -92,15 +94,20 @@ def _us(seconds: float) -> float:
     return round(seconds * 1e6, 3)
 
 
-def _args(record: Record, attempt: Attempt | None) -> dict[str, Any]:
+def _args(record: Told, attempt: Attempt | None) -> dict[str, Any]:
     """What a click on an event shows."""
-    told: dict[str, Any] = {"request": record.id, "program": record.program, "ended": record.outcome}
-    if record.error is not None:
-        told["error"] = record.error
-    told["wait_ms"] = round(record.wait_seconds * 1e3, 6)
-    told["total_ms"] = round(record.total_seconds * 1e3, 6)
+    told: dict[str, Any] = {"program": record.program}
+    if isinstance(record, LoadRecord):
+        if record.cached is not None:
+            told["cached"] = record.cached
+    else:
+        told |= {"request": record.id, "ended": record.outcome}
+        if record.error is not None:
+            told["error"] = record.error
+        told["wait_ms"] = round(record.wait_seconds * 1e3, 6)
+        told["total_ms"] = round(record.total_seconds * 1e3, 6)
     if attempt is not None:
-        told |= {"outcome": attempt.outcome, "run_ms": round(attempt.seconds * 1e3, 6)}
+        told |= {"outcome": attempt.outcome, f"{attempt.stage}_ms": round(attempt.seconds * 1e3, 6)}
         if attempt.reason:
             told["reason"] = attempt.reason
         if attempt.copy_seconds:
@@ -111,6 +118,6 @@ def _args(record: Record, attempt: Attempt | None) -> dict[str, Any]:
             told["thread"] = attempt.thread
         if attempt.simulated:
             told["simulated"] = True
-    if record.fell_back:
+    if not isinstance(record, LoadRecord) and record.fell_back:
         told["attempts"] = [str(attempt) for attempt in record.attempts]
     return told

@@ -1,4 +1,7 @@
-"""Records as lines of JSON: written while the requests run, or afterwards, and read back."""
+"""Records as lines of JSON: written while the requests run, or afterwards, and read back.
+
+A line is a request's, or with `"kind": "load"` that of a load.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, get_args
 
 from hetero.errors import InputError, OptionError
-from hetero.telemetry.records import Attempt, Outcome, Record, Stage
+from hetero.telemetry.records import Attempt, LoadRecord, Outcome, Record, Stage
 from hetero.telemetry.whole import writing
 
 if TYPE_CHECKING:
@@ -25,12 +28,12 @@ PathLike = str | os.PathLike[str]
 
 @contextmanager
 def record_to_file(runtime: Runtime, path: PathLike) -> Iterator[Path]:
-    """Write a line for each request that ends meanwhile; a file that is there is overwritten.
+    """Write a line for each request or load that ends meanwhile; a file that is there is overwritten.
 
     Each line is on its way to the disk before the next one, so what a process that dies has done so far can be read.
 
     Args:
-        runtime: Whose requests.
+        runtime: Whose requests and loads.
         path: By convention `*.jsonl`.
 
     Yields:
@@ -47,7 +50,7 @@ def record_to_file(runtime: Runtime, path: PathLike) -> Iterator[Path]:
         raise OptionError(f"{target} cannot be written: {error.strerror}", fix="choose another file") from None
     with file:
         lines = _Lines(file)
-        unsubscribe = runtime.records.subscribe(lines.add)
+        unsubscribe = runtime.records.subscribe(lines.add, lines.add)
         try:
             yield target
         finally:
@@ -57,7 +60,7 @@ def record_to_file(runtime: Runtime, path: PathLike) -> Iterator[Path]:
         raise lines.error
 
 
-def write_records(records: Iterable[Record], path: PathLike) -> None:
+def write_records(records: Iterable[Record | LoadRecord], path: PathLike) -> None:
     """Write a line for each record. The file appears whole or not at all.
 
     Raises:
@@ -69,6 +72,11 @@ def write_records(records: Iterable[Record], path: PathLike) -> None:
 
 
 def read_records(path: PathLike, *, skip_damaged: bool = False) -> list[Record]:
+    """The records of the requests in a file, in its order. Arguments and errors as `read_all`."""
+    return [record for record in read_all(path, skip_damaged=skip_damaged) if isinstance(record, Record)]
+
+
+def read_all(path: PathLike, *, skip_damaged: bool = False) -> list[Record | LoadRecord]:
     """The records of a file, in its order; empty lines count for nothing, and unknown keys neither.
 
     Args:
@@ -86,7 +94,7 @@ def read_records(path: PathLike, *, skip_damaged: bool = False) -> list[Record]:
         raise InputError(f"there is no file {file}") from None
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
-    records: list[Record] = []
+    records: list[Record | LoadRecord] = []
     damaged: list[int] = []
     for number, line in enumerate(data.split(b"\n"), start=1):
         if not line.strip():
@@ -105,17 +113,21 @@ def read_records(path: PathLike, *, skip_damaged: bool = False) -> list[Record]:
     return records
 
 
-def line_of(record: Record) -> str:
+def line_of(record: Record | LoadRecord) -> str:
     """A record as one line, with its end."""
     return json.dumps(record.to_dict(), allow_nan=False, separators=(",", ":")) + "\n"
 
 
-def record_of(values: Any) -> Record:
-    """A record from what `Record.to_dict` gave.
+def record_of(values: Any) -> Record | LoadRecord:
+    """A record from what its `to_dict` gave.
 
     Raises:
         ValueError: Something is missing, or of a wrong type.
     """
+    if isinstance(values, dict) and "kind" in values:
+        checks = {"kind": _one_of(("load",)), "program": _text, "started": _number, "cached": _truth_or_none}
+        fields = _fields(values, {**checks, "attempt": _attempt}, "the record")
+        return LoadRecord(fields["program"], fields["attempt"], fields["started"], fields["cached"])
     fields = _fields(
         values,
         {
@@ -144,7 +156,7 @@ class _Lines:
         self._file: IO[str] | None = file
         self._lock = threading.Lock()
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record | LoadRecord) -> None:
         line = line_of(record)
         with self._lock:
             if self._file is None:
@@ -174,7 +186,7 @@ def _fields(values: Any, checks: Mapping[str, Check], what: str) -> dict[str, An
             fields[name] = check(values[name])
         except (ValueError, OverflowError) as error:
             # A fault in a list says by itself where it is.
-            place = "" if check is _attempts else f"{name} is {_shown(values[name])}, "
+            place = "" if check in (_attempt, _attempts) else f"{name} is {_shown(values[name])}, "
             raise ValueError(f"{place}{error}") from None
     return fields
 
@@ -182,6 +194,10 @@ def _fields(values: Any, checks: Mapping[str, Check], what: str) -> dict[str, An
 def _attempts(values: Any) -> list[Attempt]:
     if not isinstance(values, list):
         raise ValueError(f"attempts is {_shown(values)}, expected a list")
+    return [_attempt(entry) for entry in values]
+
+
+def _attempt(values: Any) -> Attempt:
     checks: dict[str, Check] = {
         "device": _text,
         "stage": _one_of(get_args(Stage)),
@@ -195,7 +211,7 @@ def _attempts(values: Any) -> list[Attempt]:
         "verify_seconds": _seconds,
         "copy_seconds": _seconds,
     }
-    return [Attempt(**_fields(_with_copies(entry), checks, "an attempt")) for entry in values]
+    return Attempt(**_fields(_with_copies(values), checks, "an attempt"))
 
 
 def _with_copies(entry: Any) -> Any:
@@ -219,6 +235,10 @@ def _text_or_none(value: Any) -> Any:
 
 def _truth(value: Any) -> Any:
     return _expect(isinstance(value, bool), "true or false", value)
+
+
+def _truth_or_none(value: Any) -> Any:
+    return _expect(value is None or isinstance(value, bool), "true, false or null", value)
 
 
 def _whole(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hetero.errors import Unavailable
-from hetero.telemetry.records import Attempt, Record
+from hetero.telemetry.records import Attempt, LoadRecord, Record
 from hetero.telemetry.spans import shown_name
 
 if TYPE_CHECKING:
@@ -18,11 +18,12 @@ class Export:
     """Spans that are made until `close`. Made by `export`; a context manager."""
 
     def __init__(self, runtime: Runtime, provider: TracerProvider | None) -> None:
-        from opentelemetry import trace
+        from opentelemetry import context, trace
 
+        self._current = context.get_current
         self._trace = trace
         self._tracer = trace.get_tracer("hetero", tracer_provider=provider)
-        self._unsubscribe = runtime.records.subscribe(self._add)
+        self._unsubscribe = runtime.records.subscribe(self._add, self._add_load, context=True)
 
     def close(self) -> None:
         """Make no more spans; calling it again does nothing."""
@@ -46,8 +47,12 @@ class Export:
         }
         if record.device is not None:
             attributes["hetero.device"] = record.device
-        # What the caller measures around its call is in this thread's context, which makes this span its child.
-        span = self._tracer.start_span(record.program, start_time=_ns(record.started), attributes=attributes)
+        # What the caller measures around its call makes this span its child: it is in this thread's context, or where a
+        # thread of the Runtime did the work in the one that the caller had.
+        context = record.context.run(self._current) if hasattr(record, "context") else None
+        span = self._tracer.start_span(
+            record.program, context=context, start_time=_ns(record.started), attributes=attributes
+        )
         if record.error is not None:
             span.set_status(trace.StatusCode.ERROR, record.error)
         inside = trace.set_span_in_context(span)
@@ -58,6 +63,20 @@ class Export:
             else:
                 span.add_event(attempt.outcome, _attributes(attempt), _ns(max(start, record.started)))
         span.end(_ns(record.started + record.total_seconds))
+
+    def _add_load(self, record: LoadRecord) -> None:
+        attempt = record.attempt
+        attributes = {"hetero.program": record.program, **_attributes(attempt)}
+        if record.cached is not None:
+            attributes["hetero.cached"] = record.cached
+        span = self._tracer.start_span(
+            f"load {record.program} on {shown_name(attempt)}",
+            start_time=_ns(record.started),
+            attributes=attributes,
+        )
+        if attempt.outcome != "ok":
+            span.set_status(self._trace.StatusCode.ERROR, attempt.reason)
+        span.end(_ns(record.started + attempt.seconds))
 
     def _add_attempt(self, attempt: Attempt, start: float, inside: Any) -> None:
         span = self._tracer.start_span(
@@ -75,11 +94,11 @@ class Export:
 def export(runtime: Runtime, tracer_provider: TracerProvider | None = None) -> Export:
     """Make a span for each request that ends, with a child for each run on a device and an event for each refusal.
 
-    A call in the caller's thread becomes a child of the span that is current there; a submitted request, which ends in
-    a thread of the Runtime, a span without a parent.
+    It becomes a child of the span that was current where the request was made, also of a submitted one. Each load of a
+    program on a device is a span, too: a child of the span that is current where it was loaded.
 
     Args:
-        runtime: Whose requests.
+        runtime: Whose requests and loads.
         tracer_provider: Of OpenTelemetry; the global one, when not given.
 
     Returns:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hetero.errors import OptionError, Unavailable
-from hetero.telemetry.records import Record
+from hetero.telemetry.records import LoadRecord, Record
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from hetero.session import Session
 
 BUCKETS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Seconds, of both histograms."""
+"""Seconds, of runs and waits."""
+
+LOAD_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+"""Seconds, of loads."""
 
 
 class Export:
@@ -47,15 +50,14 @@ class Export:
         self._copy = Counter(
             "hetero_copy_seconds", "The part of the run time that went into copies.", where, registry=None
         )
-        self._metrics = (
-            self._requests,
-            self._fallbacks,
-            self._run,
-            self._copy,
-            self._wait,
-            _Waiting(runtime),
-            _Memory(runtime),
+        self._loads = Counter(
+            "hetero_loads", "Programs that were loaded, or were to be.", (*where, "outcome"), registry=None
         )
+        self._load = Histogram(
+            "hetero_load_seconds", "Time of loads that went well.", where, buckets=LOAD_BUCKETS, registry=None
+        )
+        requests = (self._requests, self._fallbacks, self._run, self._copy, self._wait)
+        self._metrics = (*requests, self._loads, self._load, _Waiting(runtime), _Memory(runtime))
         registered: list[Any] = []
         try:
             for metric in self._metrics:
@@ -68,7 +70,7 @@ class Export:
                 f"the registry has metrics of these names already: {error}",
                 fix="close the export of the other Runtime, or give each Runtime a registry of its own",
             ) from None
-        self._unsubscribe = runtime.records.subscribe(self._add)
+        self._unsubscribe = runtime.records.subscribe(self._add, self._add_load)
         self._closed = False
 
     def close(self) -> None:
@@ -98,6 +100,13 @@ class Export:
             if attempt.outcome != "ok":
                 passed = (record.program, attempt.device, _truth(attempt.simulated))
                 self._fallbacks.labels(*passed, attempt.outcome).inc()
+
+    def _add_load(self, record: LoadRecord) -> None:
+        attempt = record.attempt
+        where = (record.program, attempt.device, _truth(attempt.simulated))
+        self._loads.labels(*where, attempt.outcome).inc()
+        if attempt.outcome == "ok":
+            self._load.labels(*where).observe(attempt.seconds)
 
 
 class _Waiting:
@@ -175,6 +184,8 @@ def export(runtime: Runtime, registry: CollectorRegistry | None = None) -> Expor
     | `hetero_waiting_requests` (gauge) | `program` |
     | `hetero_memory_in_use_bytes`, `_idle_bytes`, `_high_water_bytes`, `_limit_bytes` (gauges) | `pool` |
     | `hetero_memory_hits_total`, `hetero_memory_misses_total` | `pool` |
+    | `hetero_loads_total` | `program`, `device`, `simulated`, `outcome` |
+    | `hetero_load_seconds` (histogram, of those that went well) | `program`, `device`, `simulated` |
 
     Args:
         runtime: Whose requests.

@@ -1,13 +1,15 @@
-"""The record of a request: which devices were tried, what each did, and how long it took."""
+"""The record of a request: which devices were tried, what each did, and how long it took; and that of a load."""
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Stage = Literal["probe", "load", "run"]
@@ -116,9 +118,13 @@ class Record:
         wait_seconds: Time spent waiting for a lane; of a submitted request also for the thread that it ran in.
         total_seconds: From arrival to answer or error.
         error: Type and message of the error the caller got, or None.
+        context: Of a submitted request, the caller's context variables, until the listeners were told; only there while
+            one of them has asked for it.
     """
 
-    __slots__ = ("arrived", "attempts", "error", "id", "program", "started", "total_seconds", "wait_seconds")
+    __slots__ = ("arrived", "attempts", "context", "error", "id", "program", "started", "total_seconds", "wait_seconds")
+
+    context: contextvars.Context
 
     def __init__(self, program: str) -> None:
         self.id = next(_ids)
@@ -181,16 +187,60 @@ class Record:
         }
 
 
+class LoadRecord:
+    """What happened when a program was loaded on a device, or was to be.
+
+    Attributes:
+        program: The program's name.
+        started: Wall-clock time at which the load began, seconds since the epoch.
+        attempt: Device, outcome, reason and times; its stage is `load`.
+        cached: Whether something that was compiled before was found; None where the backend does not tell.
+    """
+
+    __slots__ = ("attempt", "cached", "program", "started")
+
+    def __init__(self, program: str, attempt: Attempt, started: float, cached: bool | None = None) -> None:
+        self.program = program
+        self.attempt = attempt
+        self.started = started
+        self.cached = cached
+
+    @property
+    def arrived(self) -> float:
+        """When it began, on the scheduler's clock."""
+        return self.attempt.started
+
+    def __repr__(self) -> str:
+        return f"<LoadRecord {self.program}: {self.attempt}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON-ready values; `kind` tells it from a request's."""
+        attempt = self.attempt.to_dict()
+        return {
+            "kind": "load",
+            "program": self.program,
+            "started": self.started,
+            "cached": self.cached,
+            "attempt": attempt,
+        }
+
+
 class Records:
     """The last records of a Runtime, and those who want to hear of each one.
 
     Args:
-        keep: How many records are kept; older ones are forgotten.
+        keep: How many records are kept, of requests and of loads; older ones are forgotten.
+
+    Attributes:
+        wants_context: A listener has asked for the context of submitted requests.
     """
 
     def __init__(self, keep: int = 1000) -> None:
+        self.wants_context = False
         self._recent: deque[Record] = deque(maxlen=keep)
+        self._loads: deque[LoadRecord] = deque(maxlen=keep)
         self._listeners: tuple[Callable[[Record], None], ...] = ()
+        self._subscribers: tuple[_Subscriber, ...] = ()
         self._lock = threading.Lock()
 
     @property
@@ -206,21 +256,51 @@ class Records:
                 listener(record)
             except Exception:
                 _log.exception("a listener failed on %r; the request is not affected", record)
+        if self.wants_context and hasattr(record, "context"):
+            del record.context  # it may keep alive whatever the caller has in hand
 
-    def subscribe(self, listener: Callable[[Record], None]) -> Callable[[], None]:
-        """Have `listener` called, in the thread that ran the request, with each finished record.
+    def add_load(self, record: LoadRecord) -> None:
+        """Keep the record of a load and tell the listeners."""
+        self._loads.append(record)
+        for subscriber in self._subscribers:
+            try:
+                if subscriber.on_load is not None:
+                    subscriber.on_load(record)
+            except Exception:
+                _log.exception("a listener failed on %r; the load is not affected", record)
+
+    def subscribe(
+        self,
+        listener: Callable[[Record], None],
+        on_load: Callable[[LoadRecord], None] | None = None,
+        *,
+        context: bool = False,
+    ) -> Callable[[], None]:
+        """Have `listener` called with each finished record, in the thread that ran the request.
+
+        Args:
+            listener: Told of each request.
+            on_load: Told of each load, also of those that fail, in the thread that loaded.
+            context: Records of requests that run in another thread than their caller's carry the caller's context.
 
         Returns:
             A function that ends the subscription.
         """
+        subscriber = _Subscriber(listener, on_load, context)
+        self._change(lambda subscribers: (*subscribers, subscriber))
+        return lambda: self._change(lambda subscribers: tuple(kept for kept in subscribers if kept is not subscriber))
+
+    def _change(self, changed: Callable[[tuple[_Subscriber, ...]], tuple[_Subscriber, ...]]) -> None:
         with self._lock:
-            self._listeners = (*self._listeners, listener)
+            self._subscribers = changed(self._subscribers)
+            # Apart, for the hot path.
+            self._listeners = tuple(subscriber.listener for subscriber in self._subscribers)
+            self.wants_context = any(subscriber.context for subscriber in self._subscribers)
 
-        def unsubscribe() -> None:
-            with self._lock:
-                self._listeners = tuple(kept for kept in self._listeners if kept is not listener)
-
-        return unsubscribe
+    @property
+    def loads(self) -> list[LoadRecord]:
+        """The last loads, the oldest first."""
+        return list(self._loads)
 
     def __iter__(self) -> Iterator[Record]:
         return iter(list(self._recent))
@@ -236,3 +316,10 @@ class Records:
     def last_of(self, program: str) -> Record | None:
         """The newest record of a program."""
         return next((record for record in reversed(list(self._recent)) if record.program == program), None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Subscriber:
+    listener: Callable[[Record], None]
+    on_load: Callable[[LoadRecord], None] | None
+    context: bool

@@ -7,12 +7,14 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hetero.telemetry.records import Attempt, Record
+from hetero.telemetry.records import Attempt, LoadRecord, Record
 
 SHORTEST_WAIT = 10e-6
 """Seconds; what is shorter is the way from the call to the device, not a wait for it."""
 
 _SAME_CLOCK = 1.0
+
+Told = Record | LoadRecord
 
 
 @dataclass(frozen=True)
@@ -32,37 +34,37 @@ class Row:
 
 @dataclass(frozen=True)
 class Span:
-    """A run, or a load in the middle of a request.
+    """A run, or a load.
 
     Attributes:
         row: Where it is drawn; an index of `Layout.rows`.
         start: Seconds since the trace began.
         end: The same, of its end.
-        record: Of the request.
-        attempt: The part of the request that it shows.
+        record: Of the request, or of the load.
+        attempt: The part of it that it shows.
     """
 
     row: int
     start: float
     end: float
-    record: Record
+    record: Told
     attempt: Attempt
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A moment at which a device failed a request, refused it, or was passed over.
+    """A moment at which a device failed a request, refused it, or was passed over; or failed to load a program.
 
     Attributes:
         row: An index of `Layout.rows`.
         time: Seconds since the trace began.
-        record: Of the request.
+        record: Of the request, or of the load.
         attempt: What tells the reason.
     """
 
     row: int
     time: float
-    record: Record
+    record: Told
     attempt: Attempt
 
 
@@ -90,12 +92,14 @@ class Layout:
     """Records laid out in time.
 
     Args:
-        records: In any order.
+        records: Of requests, in any order.
+        loads: Of loads, in any order.
 
     Attributes:
         records: By arrival.
-        began: Wall-clock time of the first arrival, seconds since the epoch; 0 when there is no record.
-        seconds: From the first arrival to the last end.
+        loads: By their beginning.
+        began: Wall-clock time of the first arrival or load, seconds since the epoch; 0 when there is none.
+        seconds: From then to the last end.
         devices: The devices' names as they are shown, in the order of their first appearance.
         programs: The programs' names in the same order.
         rows: Device after device, lane after lane.
@@ -104,33 +108,40 @@ class Layout:
         waits: By start.
     """
 
-    def __init__(self, records: Iterable[Record]) -> None:
-        given = list(records)
+    def __init__(self, records: Iterable[Record], loads: Iterable[LoadRecord] = ()) -> None:
+        given: list[Told] = [*records, *loads]
         shifts = _shifts(given)
         shifted = sorted(zip(given, shifts, strict=True), key=lambda pair: pair[0].arrived + pair[1])
-        self.records = [record for record, _ in shifted]
-        self.began = self.records[0].started if shifted else 0.0
+        told = [record for record, _ in shifted]
+        self.records = [record for record in told if isinstance(record, Record)]
+        self.loads = [record for record in told if isinstance(record, LoadRecord)]
+        self.began = told[0].started if told else 0.0
         # Seconds since the trace began are the scheduler's less this.
         zeros = [shifted[0][0].arrived + shifted[0][1] - shift for _, shift in shifted]
-        arrivals = [record.arrived - zero for record, zero in zip(self.records, zeros, strict=True)]
         self.seconds = max(
-            (at + record.total_seconds for at, record in zip(arrivals, self.records, strict=True)), default=0.0
+            (record.arrived - zero + _seconds(record) for record, zero in zip(told, zeros, strict=True)), default=0.0
         )
-        self.programs = list(dict.fromkeys(record.program for record in self.records))
-        attempts = [attempt for record in self.records for attempt in record.attempts]
-        simulated = {shown_name(attempt): attempt.simulated for attempt in attempts}
+        self.programs = list(dict.fromkeys(record.program for record in told))
+        simulated = {shown_name(attempt): attempt.simulated for record in told for attempt in _attempts(record)}
         self.devices = list(simulated)
-        drawn: list[tuple[str, Attempt, Record, float, float]] = []
+        drawn: list[tuple[str, Attempt, Told, float, float]] = []
         passed: list[tuple[str, Attempt, Record, float]] = []
         self.waits: list[Wait] = []
-        for at, zero, record in zip(arrivals, zeros, self.records, strict=True):
+        loaded = {_load_key(load.program, load.attempt) for load in self.loads}
+        for zero, record in zip(zeros, told, strict=True):
+            at = record.arrived - zero
+            if isinstance(record, LoadRecord):
+                attempt = record.attempt
+                drawn.append((shown_name(attempt), attempt, record, at, at + attempt.seconds))
+                continue
             began = [(attempt, attempt.started - zero) for attempt in record.attempts]
             spans = [
                 (shown_name(attempt), attempt, record, start, start + attempt.seconds + attempt.verify_seconds)
                 for attempt, start in began
                 if _took_time(attempt) and attempt.started >= record.arrived
             ]
-            drawn += spans
+            # A load that a request had to wait for is told by the request too.
+            drawn += [span for span in spans if _load_key(record.program, span[1]) not in loaded]
             shown = {id(attempt) for _, attempt, *_ in spans}
             end = at + record.total_seconds
             passed += [
@@ -179,11 +190,23 @@ class Layout:
         return steps
 
 
+def _seconds(record: Told) -> float:
+    return record.attempt.seconds if isinstance(record, LoadRecord) else record.total_seconds
+
+
+def _attempts(record: Told) -> list[Attempt]:
+    return [record.attempt] if isinstance(record, LoadRecord) else record.attempts
+
+
+def _load_key(program: str, attempt: Attempt) -> tuple[str, str, float] | None:
+    return (program, attempt.device, attempt.started) if attempt.stage == "load" else None
+
+
 def _took_time(attempt: Attempt) -> bool:
     return attempt.stage == "load" or (attempt.stage == "run" and (attempt.lane is not None or attempt.seconds > 0))
 
 
-def _shifts(records: Sequence[Record]) -> list[float]:
+def _shifts(records: Sequence[Told]) -> list[float]:
     """For each record what has to be added to its times, so that those of several processes have one clock.
 
     One number for all records of a process, so that lanes fit to the nanosecond, and 0 where there is but one. Another
@@ -217,7 +240,7 @@ def _waits(record: Record, arrived: float, end: float, busy: Sequence[tuple[floa
 def _rows(
     devices: Sequence[str],
     simulated: dict[str, bool],
-    drawn: Sequence[tuple[str, Attempt, Record, float, float]],
+    drawn: Sequence[tuple[str, Attempt, Told, float, float]],
 ) -> tuple[list[Row], list[int]]:
     """The rows, and for each span the index of its row; spans in one row never overlap."""
     order = sorted(range(len(drawn)), key=lambda place: (drawn[place][3], drawn[place][4]))

@@ -65,7 +65,7 @@ def draw(layout: Layout, file: IO[bytes], form: str) -> None:
         scale, unit = (1e3, "ms") if layout.seconds < 2 else (1.0, "s")
         handles = _draw_lanes(lanes, layout, scale)
         _draw_queue(queue, layout, scale)
-        queue.set_xlabel(f"time since the first request [{unit}]")
+        queue.set_xlabel(f"time since the first {'load' if layout.loads else 'request'} [{unit}]")
         queue.set_xlim(0, max(layout.seconds * scale, 1e-6) * 1.01)
         for axes in (lanes, queue):
             axes.spines[["top", "right"]].set_visible(False)
@@ -137,8 +137,9 @@ def _draw_queue(axes: Axes, layout: Layout, scale: float) -> None:
 
 
 def _title(layout: Layout) -> str:
+    loads = f"{len(layout.loads)} load{'s' if len(layout.loads) != 1 else ''}"
     if not layout.records:
-        return "no requests"
+        return f"no requests, {loads}" if layout.loads else "no requests"
     answered: Counter[str] = Counter()
     for record in layout.records:
         if record.device is not None:
@@ -150,6 +151,7 @@ def _title(layout: Layout) -> str:
         f"{count} request{'s' if count != 1 else ''}, answered by {devices}"
         + (f"; {unanswered} unanswered" if unanswered else "")
         + f"; {sum(record.fell_back for record in layout.records)} fell back"
+        + (f"; {loads}" if layout.loads else "")
     )
 
 

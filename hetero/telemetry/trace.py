@@ -9,8 +9,8 @@ from pathlib import Path
 
 from hetero.errors import OptionError
 from hetero.telemetry.chrome import chrome_trace
-from hetero.telemetry.jsonl import read_records, write_records
-from hetero.telemetry.records import Record
+from hetero.telemetry.jsonl import read_all, write_records
+from hetero.telemetry.records import LoadRecord, Record, Records
 from hetero.telemetry.spans import Layout
 from hetero.telemetry.timeline import PICTURES, check_matplotlib, draw
 from hetero.telemetry.whole import writing
@@ -19,25 +19,32 @@ PathLike = str | os.PathLike[str]
 
 
 class Trace:
-    """What happened to some requests, to look at.
+    """What happened to some requests, and when what was loaded, to look at.
 
         Trace(runtime.records).write("trace.json")      # open it in https://ui.perfetto.dev or chrome://tracing
         Trace(runtime.records).write("timeline.png")
 
     Args:
         records: Of finished requests: `runtime.records`, or what `read_records` gave.
+        loads: Of loads; those of `runtime.records`, when not given.
 
     Attributes:
         records: The same, as a list.
+        loads: The same, as a list.
     """
 
-    def __init__(self, records: Iterable[Record]) -> None:
+    def __init__(self, records: Iterable[Record] = (), loads: Iterable[LoadRecord] | None = None) -> None:
+        if loads is None:
+            loads = records.loads if isinstance(records, Records) else ()
         self.records = list(records)
+        self.loads = list(loads)
 
     @classmethod
     def read(cls, path: PathLike, *, skip_damaged: bool = False) -> Trace:
-        """The trace of a file that `record_to_file` or `write_records` wrote. Errors as `read_records`."""
-        return cls(read_records(path, skip_damaged=skip_damaged))
+        """The trace of a file that `record_to_file` or `write_records` wrote. Errors as `read_all`."""
+        told = read_all(path, skip_damaged=skip_damaged)
+        records = [record for record in told if isinstance(record, Record)]
+        return cls(records, [record for record in told if isinstance(record, LoadRecord)])
 
     def write(self, path: PathLike) -> None:
         """Write a file of the kind that its name says: `.json`, `.png`, `.svg` or `.jsonl`.
@@ -62,7 +69,7 @@ class Trace:
         Raises:
             OptionError: The path is a folder, or its folder is not there.
         """
-        document = json.dumps(chrome_trace(Layout(self.records)), allow_nan=False, separators=(",", ":"))
+        document = json.dumps(chrome_trace(Layout(self.records, self.loads)), allow_nan=False, separators=(",", ":"))
         with writing(path) as file:
             file.write(document.encode())
 
@@ -75,11 +82,11 @@ class Trace:
         """
         check_suffix(path, PICTURES)
         with writing(path) as file:
-            draw(Layout(self.records), file, Path(path).suffix.lower()[1:])
+            draw(Layout(self.records, self.loads), file, Path(path).suffix.lower()[1:])
 
     def write_records(self, path: PathLike) -> None:
         """Write the records as lines of JSON, which `Trace.read` reads. Errors as for `write_chrome`."""
-        write_records(self.records, path)
+        write_records([*self.loads, *self.records], path)
 
 
 def check_suffix(path: PathLike, allowed: tuple[str, ...] = (".json", ".jsonl", *PICTURES)) -> None:

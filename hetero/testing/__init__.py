@@ -3,7 +3,9 @@
 | module | subject |
 |---|---|
 | `pytest_plugin` | the options of pytest: `--hetero-backend NAME` |
-| `conformance` | the cases: what the contract asks of a backend |
+| `conformance` | the cases: what the contract asks of a backend that runs programs |
+| `loading` | the cases before anything is run: what it says, finds and loads |
+| `fixtures` | what the cases are given, and what a test class can set |
 | `programs` | small programs with known answers |
 | `choice` | which backend is tested |
 | `checks` | what several cases share: hammering executables from threads, bad models |

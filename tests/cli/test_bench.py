@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 import hetero
 from hetero.backend import Array
 from hetero.cli.measure import Effort, latency, max_difference, measure, prepare
+from hetero.energy.measuring import measure as energy_of
 from tests import models
 from tests.cli.backends import reference
 from tests.cli.conftest import Line
+from tests.energy.machine import Machine
 from tests.fakes import DOUBLE, Failing, fake, raises
 
 
@@ -96,6 +99,7 @@ def test_the_json_has_the_documented_keys(line: Line, double: Path) -> None:
     assert list(entry) == [
         "device",
         "simulated",
+        "watts",
         "modelled",
         "outcome",
         "reason",
@@ -105,6 +109,17 @@ def test_the_json_has_the_documented_keys(line: Line, double: Path) -> None:
         "throughput",
         "ratio",
         "max_difference",
+        "energy",
+    ]
+    assert list(entry["energy"]) == [
+        "joules",
+        "gross",
+        "idle_watts",
+        "work_watts",
+        "items",
+        "meter",
+        "reason",
+        "fix",
     ]
     assert list(entry["latency_seconds"]) == ["runs", "median", "p90", "min", "spread"]
     assert entry["latency_seconds"]["runs"] == 4
@@ -169,3 +184,47 @@ def test_answers_that_cannot_be_compared_have_no_difference() -> None:
     assert max_difference(one, {"y": np.zeros(3)}) is None
     assert max_difference({"y": np.array([250], np.uint8)}, {"y": np.array([5], np.uint8)}) == 245
     assert max_difference({}, {}) is None
+
+
+@pytest.fixture
+def package(host: hetero.Host, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine whose package has a meter, on a clock of its own."""
+    machine = Machine(host.sysroot)
+    machine.package()
+    timed = functools.partial(energy_of, clock=machine.clock, sleep=machine.sleep)
+    monkeypatch.setattr("hetero.cli.measure.energy_of", timed)
+    return machine
+
+
+def working(machine: Machine, joules: float) -> Callable[[Mapping[str, Array]], Mapping[str, Array]]:
+    def spend(outputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        machine.spend(0.01, joules)
+        return outputs
+
+    return spend
+
+
+def test_joules_per_item_are_told_with_their_meter_and_kept(line: Line, double: Path, package: Machine) -> None:
+    line.backends = [reference("npu", "npu", spoil=working(package, 0.25)), reference("cpu", simulated=True)]
+    energy, simulated = (entry["energy"] for entry in line.json("bench", double, "--runs", 1)["devices"])
+    assert energy["joules"] == pytest.approx(0.25, rel=0.1)
+    assert energy["meter"] == "intel-rapl:0 package-0 (package)"
+    assert (simulated["joules"], simulated["meter"]) == (None, "")
+    assert "simulated" in simulated["reason"]
+    result = line("bench", double, "--runs", 1)
+    assert "J per item, measured by intel-rapl:0 package-0 (package): " in result.stdout
+    assert " less 4 W at rest, " in result.stdout
+    assert "cpu: energy unknown: cpu is simulated" in result.stdout
+    explained = line("run", double, "--input", "ones", "--device", "npu", "--explain")
+    assert "measured by intel-rapl:0 package-0 (package)" in explained.stdout
+
+
+def test_a_meter_can_be_named_and_none_can_be_asked_for(line: Line, double: Path, package: Machine) -> None:
+    line.backends = [reference("cpu", spoil=working(package, 0.25), watts=9.0)]
+    package.hwmon(0, "ina226", power1_input=1_000_000)
+    named = line("bench", double, "--runs", 1, "--meter", "ina226:hwmon0")
+    assert "cpu: energy unknown: work takes 0 W more than rest" in named.stdout
+    assert "its backend declares 9 W" in named.stdout
+    assert "fix: end what else runs" in named.stdout
+    assert line.json("bench", double, "--runs", 1, "--meter", "none")["devices"][0]["energy"] is None
+    assert "fix: known: intel-rapl:0" in line.refuses("bench", double, "--runs", 1, "--meter", "usb", says="'usb'")

@@ -13,6 +13,7 @@ import hetero
 from hetero.backend import Array
 from tests.cli.backends import reference
 from tests.cli.conftest import Line
+from tests.energy.machine import Machine
 from tests.fakes import fake, raises
 
 
@@ -49,25 +50,25 @@ def test_a_wrong_answer_is_a_failure_with_its_greatest_error(line: Line) -> None
     result = line("doctor")
     assert result.exit_code == 1
     assert "onnx matmul and add: WRONG ANSWER; y differs by 100" in result.stdout
-    found = line.json("doctor", code=1)["devices"][0]["canaries"]
+    found = line.json("doctor", code=1)["devices"][0]["trials"]
     assert [(entry["outcome"], entry["max_error"]) for entry in found] == [("wrong", 100.0), ("wrong", 100.0)]
 
 
 def test_rounding_of_bfloat16_is_right_and_one_bit_of_an_integer_kernel_is_wrong(line: Line) -> None:
     line.backends = [reference("cpu", spoil=shifted(1))]
-    found = line.json("doctor", code=1)["devices"][0]["canaries"]
+    found = line.json("doctor", code=1)["devices"][0]["trials"]
     assert [(entry["outcome"], entry["max_error"]) for entry in found] == [("ok", 1.0), ("wrong", 1.0)]
 
 
 def test_nan_is_a_wrong_answer(line: Line) -> None:
     line.backends = [reference("cpu", kernels=False, spoil=shifted(np.nan))]
-    found = line.json("doctor", code=1)["devices"][0]["canaries"]
+    found = line.json("doctor", code=1)["devices"][0]["trials"]
     assert [(entry["outcome"], entry["max_error"]) for entry in found] == [("wrong", None), ("unsupported", None)]
 
 
 def test_an_answer_of_a_wrong_shape_is_a_failure(line: Line) -> None:
     line.backends = [reference("cpu", spoil=lambda outputs: {name: array[:-1] for name, array in outputs.items()})]
-    found = line.json("doctor", code=1)["devices"][0]["canaries"]
+    found = line.json("doctor", code=1)["devices"][0]["trials"]
     assert [entry["outcome"] for entry in found] == ["failed", "wrong"]
     assert "has shape [7, 64], expected [8, 64]" in found[0]["reason"]
 
@@ -116,7 +117,16 @@ def test_properties_and_notes_of_a_device_are_shown(line: Line) -> None:
 def test_the_json_has_the_documented_keys(line: Line) -> None:
     line.backends.append(fake("gone", probe=raises(hetero.Unavailable("no driver"))))
     document = line.json("doctor")
-    assert list(document) == ["ok", "problems", "versions", "cache", "backends", "devices", "broken_plugins"]
+    assert list(document) == [
+        "ok",
+        "problems",
+        "versions",
+        "cache",
+        "power_meters",
+        "backends",
+        "devices",
+        "broken_plugins",
+    ]
     assert document["ok"] is True
     assert document["versions"]["numpy"] == np.__version__
     assert list(document["cache"]) == ["path", "exists", "bytes", "writable"]
@@ -124,8 +134,8 @@ def test_the_json_has_the_documented_keys(line: Line) -> None:
         {"name": "cpu", "present": True, "devices": ["cpu"], "reason": "", "fix": ""},
         {"name": "gone", "present": False, "devices": [], "reason": "no driver", "fix": ""},
     ]
-    keys = ["canary", "outcome", "reason", "max_error", "load_seconds", "run_seconds"]
-    assert [list(canary) for canary in document["devices"][0]["canaries"]] == [keys, keys]
+    keys = ["trial", "outcome", "reason", "max_error", "load_seconds", "run_seconds", "units"]
+    assert [list(trial) for trial in document["devices"][0]["trials"]] == [keys, keys]
 
 
 def test_the_cache_is_measured_and_a_place_that_cannot_be_written_is_told(
@@ -138,3 +148,19 @@ def test_the_cache_is_measured_and_a_place_that_cannot_be_written_is_told(
     result = line("doctor")
     assert "NOT writable\n  fix: " in result.stdout
     assert result.exit_code == 0
+
+
+def test_power_meters_are_listed_and_one_that_cannot_be_read_has_a_reason_and_a_fix(
+    line: Line, host: hetero.Host
+) -> None:
+    assert "power meter: none" in line("doctor").stdout
+    machine = Machine(host.sysroot)
+    machine.package()
+    machine.battery(status="Full", power_now=0)
+    result = line("doctor")
+    assert result.exit_code == 0
+    assert "power meter: intel-rapl:0 package-0 (package)\n" in result.stdout
+    assert "power meter: battery (battery): the battery does not discharge" in result.stdout
+    first, second = line.json("doctor")["power_meters"]
+    assert first == {"name": "intel-rapl:0", "label": "package-0", "scope": "package", "reason": "", "fix": ""}
+    assert second["fix"] == "unplug the machine from its power supply"

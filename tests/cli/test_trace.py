@@ -12,6 +12,7 @@ from click.testing import CliRunner
 import hetero
 from hetero.cli.root import cli
 from hetero.telemetry.jsonl import line_of, read_records
+from hetero.telemetry.trace import Trace
 from tests import models
 from tests.cli.backends import reference
 from tests.cli.conftest import Line
@@ -46,11 +47,37 @@ def test_a_model_runs_as_often_as_asked_and_each_file_is_written(line: Line, dou
         "simulated": ["npu"],
         "fell_back": 0,
         "wait_seconds": document["wait_seconds"],
+        "loads": document["loads"],
         "written": [str(file) for file in files],
     }
     events = json.loads(files[0].read_text())["traceEvents"]
-    assert sum(event["ph"] == "X" for event in events) == 7
+    assert sum(event["ph"] == "X" and event["cat"] == "run" for event in events) == 7
+    assert [(load["program"], load["device"], load["outcome"]) for load in document["loads"]] == [
+        ("double", "cpu", "ok"),
+        ("double", "npu", "ok"),
+    ]
+    assert [event["name"] for event in events if event["ph"] == "X" and event["cat"] == "load"] == ["load double"] * 2
     assert [record.device for record in read_records(files[1])] == ["npu"] * 7
+
+
+def test_loads_are_told_also_those_that_failed_and_can_be_left_out(line: Line, out: Path) -> None:
+    line.backends = [reference("npu", "npu", kernels=False), reference("cpu")]
+    arguments = ("trace", "gelu_i8", "--requests", 1, "-o", out / "records.jsonl")
+    result = line(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "not loaded: gelu_i8 on npu: unsupported: kernels are not for this device" in result.stdout
+    assert "loaded gelu_i8 on cpu in " in result.stdout
+    assert {load.attempt.device for load in Trace.read(out / "records.jsonl").loads} == {"npu", "cpu"}
+    assert line.json("trace", "--from", out / "records.jsonl", "--no-loads", "-o", out / "a.json")["loads"] == []
+    assert line.json(*arguments, "--no-loads")["loads"] == []
+    assert Trace.read(out / "records.jsonl").loads == []
+
+
+def test_a_program_that_no_device_takes_leaves_its_loads(line: Line, out: Path) -> None:
+    line.backends = [reference("npu", "npu", kernels=False)]
+    line.refuses("trace", "gelu_i8", "-o", out / "records.jsonl", code=3, says="no device can run")
+    (load,) = Trace.read(out / "records.jsonl").loads
+    assert (load.attempt.outcome, load.attempt.reason) == ("unsupported", "kernels are not for this device")
 
 
 def test_records_are_shown_without_running_anything(line: Line, out: Path) -> None:

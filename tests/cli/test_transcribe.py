@@ -13,6 +13,7 @@ import pytest
 from hetero.cli.console import clock
 from hetero.cli.root import cli
 from hetero.errors import AllDevicesFailed, AudioError, ModelError
+from hetero.explain import Explanation
 from hetero.whisper.transcript import Segment, Transcript
 from tests.cli.conftest import Line
 from tests.fakes import raises
@@ -62,7 +63,9 @@ class FakeTranscriber:
     def __init__(self, model: Any, **options: Any) -> None:
         type(self).made = options
         self.model = model
-        part = SimpleNamespace(explain=lambda: "the story of a part")
+        gone = ("npu: no driver",)
+        story = Explanation("the story of a part", "cpu", "allow", "chain", (), gone, None)
+        part = SimpleNamespace(explain=lambda: story)
         self.sessions = SimpleNamespace(encoder=part, cross=part, decoder=part)
 
     def segments(self, file: str, *, progress: Callable[[float, float], None], **options: Any) -> FakeTranscription:
@@ -119,6 +122,7 @@ def test_verbose_adds_times_and_the_story_of_each_part(line: Line, talk: Path) -
     result = line("transcribe", talk, "--verbose")
     assert result.stdout == "[00:00.000 --> 00:04.500] To be\n[00:04.500 --> 00:10.000] or not.\n"
     assert result.stderr.count("the story of a part") == 3
+    assert result.stderr.count("npu: no driver") == 1, "what is not on this machine is the same for all parts"
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,13 @@ class Point:
         return importlib.import_module(self.value)
 
 
+class Points(list[Point]):
+    """All of them are backends."""
+
+    def select(self, *, group: str) -> list[Point]:
+        return self if group == "hetero.backends" else []
+
+
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], bool]:
     """Plugins `own` (of hetero itself), `a` and `b` (of others); gives whether a plugin was imported."""
@@ -57,9 +64,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
     for name, file in module.items():
         (tmp_path / f"{file}.py").write_text(SOURCE.format(name=name))
     points = [Point(name, file, "hetero" if name == "own" else f"hetero-{name}") for name, file in module.items()]
-    monkeypatch.setattr(
-        importlib.metadata, "entry_points", lambda *, group: points if group == "hetero.backends" else []
-    )
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda: Points(points))
     return lambda name: module[name] in sys.modules
 
 
@@ -120,6 +125,31 @@ def test_what_is_disabled_is_told_as_absent_with_reason_and_fix(
         assert absent.fix.startswith(fix)
         with pytest.raises(errors.Unavailable, match=reason):
             rt.load(DOUBLE, device="a")
+
+
+def test_a_disabled_plugin_takes_all_its_backends_along_and_says_so(
+    installed: Installed, host: hetero.Host, tmp_path: Path
+) -> None:
+    for file in tmp_path.glob("switched_a_*.py"):
+        file.write_text(file.read_text().replace("return Made", "return [Made, fake('a2')]"))
+    with runtime(host, {}) as rt:
+        assert {"a", "a2"} <= set(rt.backends)
+    environ = {"HETERO_DISABLE_PLUGINS": "a"}
+    with runtime(host, environ) as rt:
+        (absent,) = (entry for entry in rt.absent if entry.backend == "a")
+        assert ", with every backend that the plugin brings (switched_a_" in absent.reason
+        assert ", from hetero-a 1.2)" in absent.reason
+        for wrong in ({"device": "a2"}, {"options": {"a2": {}}}):
+            with pytest.raises(errors.OptionError, match="'a2'") as error:
+                rt.load(DOUBLE, **wrong)  # type: ignore[arg-type]
+            assert "a backend of the disabled plugin 'a' (switched_a_" in error.value.fix
+            assert "take 'a' out of HETERO_DISABLE_PLUGINS" in error.value.fix
+    with pytest.raises(errors.OptionError) as error:
+        runtime(host, {**environ, "HETERO_BACKENDS": "a2"})
+    assert "a backend of the disabled plugin 'a'" in error.value.fix
+    with runtime(host, {}) as rt, pytest.raises(errors.OptionError) as error:
+        rt.load(DOUBLE, device="a3")
+    assert "disabled" not in error.value.fix
 
 
 def test_a_name_that_no_plugin_has_is_warned_of(

@@ -37,10 +37,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     monkeypatch.syspath_prepend(str(tmp_path))
     points: list[importlib.metadata.EntryPoint] = []
 
-    def entry_points(*, group: str) -> list[importlib.metadata.EntryPoint]:
-        return [point for point in points if point.group == group]
-
-    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda: importlib.metadata.EntryPoints(points))
 
     def install(name: str, source: str, group: str = "hetero.backends") -> None:
         module = f"plugin_{name}_{tmp_path.name.replace('-', '_')}"

@@ -54,7 +54,12 @@ def test_the_wheel_installs_only_our_import_names(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as content:
         top = {name.split("/")[0] for name in content.namelist()}
         names = content.namelist()
-    assert {name for name in top if not name.endswith(".dist-info")} == {"hetero", "hetero_cpu", "hetero_kernels"}
+    assert {name for name in top if not name.endswith(".dist-info")} == {
+        "hetero",
+        "hetero_cpu",
+        "hetero_kernels",
+        "hetero_rknn",
+    }
     assert "hetero/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

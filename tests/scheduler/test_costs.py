@@ -70,10 +70,12 @@ def test_costs_survive_a_restart(tmp_path: Path) -> None:
         "[]",
         "null",
         '{"format": 99, "costs": []}',
-        '{"format": 1}',
-        '{"format": 1, "costs": [[1]]}',
+        '{"format": 1, "costs": [["p", "d", [[1]], {"runs": 1, "first": null, "last": []}]]}',
+        '{"format": 2}',
+        '{"format": 2, "costs": [[1]]}',
         "\xff\x00",
-        '{"format": 1, "costs": [["p", "d", [[1]], {"runs": "x", "first": null, "last": []}]]}',
+        '{"format": 2, "costs": [["p", "d", [[1]], {"runs": "x", "first": 1, "last": [], "joules": [], "meter": ""}]]}',
+        '{"format": 2, "costs": [["p", "d", [[1]], {"runs": 1, "first": 1, "last": [], "joules": [{}], "meter": ""}]]}',
     ],
 )
 def test_a_damaged_or_foreign_file_begins_anew(tmp_path: Path, content: str) -> None:
@@ -110,3 +112,48 @@ def test_a_prediction_lies_within_what_was_seen(seconds: list[float]) -> None:
     predicted = model.predict(KEY)
     assert predicted is not None
     assert min(seconds[1:]) <= predicted <= max(seconds[1:])
+
+
+def test_joules_are_the_median_of_one_meters_measurements() -> None:
+    model = CostModel()
+    for joules in (1.0, 5.0, 2.0):
+        model.add_joules(KEY, joules, "package")
+    assert model.predict_joules(KEY) == (2.0, "package")
+    model.add_joules(KEY, 9.0, "board")
+    assert model.predict_joules(KEY) == (9.0, "board")
+    assert model.predict(KEY) is None
+
+
+def test_joules_of_an_unseen_shape_are_guessed_and_say_so() -> None:
+    model = CostModel()
+    model.add_joules(Key("p", "npu", ((100,),)), 1.0, "package")
+    assert model.predict_joules(Key("p", "npu", ((200,),))) == (2.0, "package, for other shapes")
+    assert model.predict_joules(Key("p", "gpu", ((200,),))) is None
+
+
+def test_what_two_processes_have_learned_is_kept_and_the_newer_measurement_counts(tmp_path: Path) -> None:
+    path = tmp_path / "costs.json"
+    other = Key("q", "npu", ((1,),))
+    first = CostModel(path)
+    first.add_joules(KEY, 1.0, "package")
+    first.save()
+    service, bench = CostModel(path), CostModel(path)
+    bench.add_joules(KEY, 3.0, "board")
+    bench.add(other, 1.0)
+    bench.save()
+    service.add(KEY, 0.5)
+    service.save()
+    last = CostModel(path)
+    assert last.predict_joules(KEY) == (3.0, "board")
+    assert last.cost(KEY).runs == 1  # type: ignore[union-attr]
+    assert last.cost(other).runs == 1  # type: ignore[union-attr]
+
+
+def test_the_file_is_bounded_too(tmp_path: Path) -> None:
+    path = tmp_path / "costs.json"
+    for start in (0, 3):
+        model = CostModel(path, limit=4)
+        for size in range(start, start + 3):
+            model.add(Key("p", "npu", ((size,),)), 1.0)
+        model.save()
+    assert [key.shapes[0][0] for key, _ in CostModel(path)] == [2, 3, 4, 5]

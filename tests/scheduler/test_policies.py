@@ -41,6 +41,7 @@ class Worker:
         self.usable = True
         self.known = known
         self.watts: float | None = None
+        self.measured: float | None = None
         self.backlog = 0.0
         self.ends: list[float] = []
         self.done: list[Request] = []
@@ -58,6 +59,12 @@ class Worker:
 
     def expected(self, request: Request) -> float | None:
         return self.seconds(request) if self.known else None
+
+    def joules(self, request: Request) -> float | None:
+        if self.measured is not None:
+            return self.measured * request.inputs["x"].size
+        seconds = self.expected(request)
+        return None if self.watts is None or seconds is None else self.watts * seconds
 
     def wait(self, now: float) -> float | None:
         return max(0.0, min(self.ends) - now) + self.backlog if self.ends else None
@@ -234,6 +241,29 @@ def test_efficiency_takes_the_least_energy_and_not_the_quickest() -> None:
         simulation.send()
     simulation.run()
     assert [len(worker.done) for worker in simulation.workers] == [0, 5]
+
+
+def test_efficiency_believes_what_was_measured_and_not_what_was_declared() -> None:
+    simulation = Simulation(Efficiency(), [10, 2])
+    simulation.workers[0].watts, simulation.workers[1].watts = 30.0, 3.0
+    simulation.workers[0].measured = 0.5
+    for _ in range(5):
+        simulation.send()
+    simulation.run()
+    assert [len(worker.done) for worker in simulation.workers] == [5, 0]
+
+
+def test_efficiency_tries_a_device_of_declared_power_first_and_one_of_unknown_energy_never() -> None:
+    simulation = Simulation(Efficiency(), [10, 2, 5])
+    simulation.workers[1].measured = 0.1
+    simulation.workers[2].watts = 1.0
+    simulation.workers[2].known = False
+    first = simulation.send()
+    simulation.run()
+    simulation.workers[2].known = True
+    second = simulation.send()
+    simulation.run()
+    assert [worker.done for worker in simulation.workers] == [[], [second], [first]]
 
 
 def test_efficiency_spends_more_where_the_deadline_needs_it() -> None:

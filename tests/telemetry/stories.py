@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hetero.telemetry.records import Attempt, Record
+from hetero.telemetry.records import Attempt, LoadRecord, Record
 
 WALL = 1_700_000_000.0
 CLOCK = 500.0
@@ -45,3 +45,10 @@ def story() -> list[Record]:
         record(5.0, 1.0, aside, attempt("cpu", 5.0, 1.0, verify_seconds=0.25), program="other"),
         record(5.25, 0.5, error="DeadlineExceeded: no answer within 0.5 s"),
     ]
+
+
+def load(start: float, seconds: float, device: str = "npu", outcome: str = "ok", **others: Any) -> LoadRecord:
+    """A load that began `start` seconds after the story did."""
+    cached = others.pop("cached", None)
+    made = attempt(device, start, seconds, outcome, stage="load", lane=None, **others)
+    return LoadRecord("double", made, WALL + start, cached)

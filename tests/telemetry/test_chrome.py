@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from hetero.errors import OptionError
+from hetero.telemetry.chrome import chrome_trace
 from hetero.telemetry.records import Record
+from hetero.telemetry.spans import Layout
 from hetero.telemetry.trace import Trace
-from tests.telemetry.stories import attempt, record, story
+from tests.telemetry.stories import attempt, load, record, story
 
 Event = dict[str, Any]
 
@@ -168,3 +170,13 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path) -> No
         Trace([broken]).write(tmp_path / "trace.jsonl")
     assert (tmp_path / "trace.json").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["trace.json"]
+
+
+def test_a_load_is_a_span_with_what_came_of_it() -> None:
+    loads = [load(0.0, 2.0, cached=True), load(0.5, 1.0, "gpu", "failed")]
+    events = check_format(chrome_trace(Layout([record(3.0, 1.0, attempt("npu", 3.0, 1.0))], loads)))
+    first, second = (event for event in events if event["ph"] == "X" and event["cat"] == "load")
+    assert (first["name"], first["dur"]) == ("load double", 2e6)
+    assert first["args"] == {"program": "double", "cached": True, "outcome": "ok", "load_ms": 2000.0}
+    assert second["args"]["reason"] == "failed for a reason"
+    assert [event["name"] for event in events if event["ph"] == "i"] == ["failed: double"]

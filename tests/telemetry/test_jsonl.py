@@ -17,7 +17,7 @@ from hetero.errors import DeviceLost, InputError, OptionError
 from hetero.telemetry.jsonl import line_of, read_records, record_to_file
 from hetero.telemetry.trace import Trace
 from tests.fakes import DOUBLE, Failing, fake
-from tests.telemetry.stories import story
+from tests.telemetry.stories import load, story
 
 Make = Callable[..., hetero.Runtime]
 
@@ -125,3 +125,34 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         read_records(tmp_path / "records.jsonl")
     with pytest.raises(InputError, match="cannot be read"):
         read_records(tmp_path)
+
+
+def test_loads_are_lines_between_those_of_requests_and_are_read_back(make_runtime: Make, tmp_path: Path) -> None:
+    runtime = make_runtime(fake("cpu", kind="cpu"))
+    with record_to_file(runtime, tmp_path / "records.jsonl") as path:
+        session = runtime.load(DOUBLE)
+        session(X)
+    assert [json.loads(line).get("kind", "request") for line in path.read_text().splitlines()] == ["load", "request"]
+    trace = Trace.read(path)
+    assert [told.to_dict() for told in trace.loads] == [told.to_dict() for told in runtime.records.loads]
+    assert len(trace.records) == len(read_records(path)) == 1
+    trace.write(tmp_path / "again.jsonl")
+    assert (tmp_path / "again.jsonl").read_text() == path.read_text()
+    Trace(runtime.records).write(tmp_path / "whole.jsonl")
+    assert (tmp_path / "whole.jsonl").read_text() == path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"kind": "lode"}, "kind is 'lode', expected one of load"),
+        ({"cached": 1}, "cached is 1, expected true, false or null"),
+        ({"attempt": None}, "an attempt is None, expected an object"),
+        ({"attempt": {"device": "npu"}}, "an attempt has no 'stage'"),
+    ],
+)
+def test_a_damaged_load_is_told(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    values = {**load(0.0, 1.0).to_dict(), **change}
+    (tmp_path / "records.jsonl").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=f"line 1 is no record: {says}"):
+        Trace.read(tmp_path / "records.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import hetero
-from hetero.errors import AllDevicesFailed, DeviceLost, Unavailable
+from hetero.errors import AllDevicesFailed, DeviceLost, Unavailable, Unsupported
 from hetero.telemetry import otel
 from tests.fakes import DOUBLE, Failing, fake, raises
 
@@ -79,6 +80,50 @@ def test_a_call_is_part_of_the_callers_trace(make_runtime: Make, tracing: Tracin
         session(X)
     request = next(span for span in tracing.spans() if span.name == "double")
     assert request.parent.span_id == handle.get_span_context().span_id
+
+
+@pytest.mark.parametrize("door", ["submit", "map", "arun", "deadline", "batch"])
+def test_what_runs_in_another_thread_is_part_of_the_callers_trace(
+    make_runtime: Make, tracing: Tracing, door: str
+) -> None:
+    runtime = make_runtime(fake("cpu", kind="cpu"))
+    session = runtime.load(DOUBLE, batch=2 if door == "batch" else None)
+
+    def handle(name: str) -> int:
+        with tracing.provider.get_tracer("application").start_as_current_span(name) as span:
+            if door == "map":
+                list(session.map([X]))
+            elif door == "arun":
+                asyncio.run(session.arun(X))
+            elif door == "deadline":
+                session(X, deadline=60)
+            else:
+                session.submit(X).result()
+        return int(span.get_span_context().span_id)
+
+    with otel.export(runtime, tracing.provider):
+        callers = [handle("first"), handle("second")]
+    requests = [span for span in tracing.spans() if span.name == "double"]
+    assert [span.parent.span_id for span in requests] == callers
+    runs = [span for span in tracing.spans() if span.name == "run on cpu"]
+    assert [span.parent.span_id for span in runs] == [span.context.span_id for span in requests]
+
+
+def test_a_load_is_a_span_in_the_trace_of_who_loads(make_runtime: Make, tracing: Tracing) -> None:
+    runtime = make_runtime(fake("npu", simulated=True, load=raises(Unsupported("op Foo"))), fake("cpu", kind="cpu"))
+    with (
+        otel.export(runtime, tracing.provider),
+        tracing.provider.get_tracer("application").start_as_current_span("start") as start,
+    ):
+        runtime.load(DOUBLE)
+    spans = {span.name: span for span in tracing.spans()}
+    refused, loaded = spans["load double on npu (simulated)"], spans["load double on cpu"]
+    assert refused.parent.span_id == loaded.parent.span_id == start.get_span_context().span_id
+    assert (refused.status.is_ok, refused.status.description) == (False, "op Foo")
+    assert loaded.status.is_ok
+    assert loaded.attributes["hetero.device"] == "cpu"
+    seconds = next(load.attempt.seconds for load in runtime.records.loads if load.attempt.outcome == "ok")
+    assert (loaded.end_time - loaded.start_time) / 1e9 == pytest.approx(seconds, abs=1e-6)
 
 
 def test_a_failed_request_is_an_error_and_a_device_set_aside_an_event(make_runtime: Make, tracing: Tracing) -> None:

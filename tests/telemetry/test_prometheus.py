@@ -15,7 +15,7 @@ import pytest
 
 import hetero
 from hetero.backend import Array, Call
-from hetero.errors import AllDevicesFailed, DeviceLost, OptionError, Unavailable
+from hetero.errors import AllDevicesFailed, DeviceLost, OptionError, Unavailable, Unsupported
 from hetero.telemetry import prometheus
 from tests.fakes import DOUBLE, Failing, double, fake, raises
 
@@ -61,6 +61,20 @@ def test_a_request_that_nobody_answered_is_counted_too(make_runtime: Make, regis
             session(X)
         labels = {"program": "double", "device": "none", "simulated": "false", "outcome": "failed"}
         assert registry.get_sample_value("hetero_requests_total", labels) == 1
+
+
+def test_loads_are_counted_and_those_that_went_well_timed(make_runtime: Make, registry: Any) -> None:
+    runtime = make_runtime(fake("npu", load=raises(Unsupported("op Foo"))), fake("cpu", kind="cpu"))
+    with prometheus.export(runtime, registry):
+        runtime.load(DOUBLE)
+        npu_labels = {"program": "double", "device": "npu", "simulated": "false"}
+        cpu_labels = {"program": "double", "device": "cpu", "simulated": "false"}
+        value = registry.get_sample_value
+        assert value("hetero_loads_total", {**npu_labels, "outcome": "unsupported"}) == 1
+        assert value("hetero_loads_total", {**cpu_labels, "outcome": "ok"}) == 1
+        assert value("hetero_load_seconds_count", npu_labels) is None
+        spent = sum(load.attempt.seconds for load in runtime.records.loads if load.attempt.outcome == "ok")
+        assert value("hetero_load_seconds_sum", cpu_labels) == pytest.approx(spent)
 
 
 def test_those_who_wait_are_counted_while_they_wait(make_runtime: Make, registry: Any) -> None:

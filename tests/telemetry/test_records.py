@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextvars
 import threading
 from collections.abc import Callable, Mapping
 
@@ -11,7 +12,8 @@ import pytest
 
 import hetero
 from hetero.backend import Array, Call
-from hetero.errors import DeviceLost, Unsupported
+from hetero.errors import DeviceLost, ProgramInvalid, Unsupported
+from hetero.telemetry.records import LoadRecord, Record
 from tests.fakes import DOUBLE, double, fake, raises
 
 Make = Callable[..., hetero.Runtime]
@@ -142,3 +144,90 @@ def test_the_outcome_of_a_request_is_told(make_runtime: Make) -> None:
     last = broken.explain().last
     assert last is not None
     assert last.outcome == "failed"
+
+
+def test_loads_are_told_to_listeners_with_what_came_of_them(make_runtime: Make) -> None:
+    def refuse() -> None:
+        raise Unsupported("op Foo")
+
+    told: list[LoadRecord] = []
+    runtime = make_runtime(fake("npu", load=refuse), fake("gpu", kind="gpu", simulated=True))
+    stop = runtime.records.subscribe(lambda record: None, told.append)
+    session = runtime.load(DOUBLE)
+    session(X)
+    stop()
+    runtime.load(DOUBLE)
+    assert [(load.program, load.attempt.device, load.attempt.outcome, load.attempt.reason) for load in told] == [
+        ("double", "npu", "unsupported", "op Foo"),
+        ("double", "gpu", "ok", ""),
+    ]
+    assert told[1].attempt.simulated
+    assert [load.cached for load in told] == [None, None]
+    assert list(runtime.records.loads)[:2] == told
+    assert len(runtime.records.loads) == 4
+    assert len(runtime.records) == 1
+
+
+def test_a_program_that_is_broken_for_every_device_is_a_load_that_failed(make_runtime: Make) -> None:
+    runtime = make_runtime(fake("cpu", kind="cpu", load=raises(ProgramInvalid("truncated"))))
+    with pytest.raises(ProgramInvalid):
+        runtime.load(DOUBLE)
+    (load,) = runtime.records.loads
+    assert (load.attempt.outcome, load.attempt.reason) == ("failed", "ProgramInvalid: truncated")
+
+
+def test_a_load_in_the_middle_of_a_request_is_told_when_the_request_can_go_on(make_runtime: Make) -> None:
+    runtime = make_runtime(fake("npu", run=raises(DeviceLost("gone"))), fake("cpu", kind="cpu"))
+    session = runtime.load(DOUBLE, canary=False, standby=False)
+    assert [load.attempt.device for load in runtime.records.loads] == ["npu"]
+    session(X)
+    assert [load.attempt.device for load in runtime.records.loads] == ["npu", "cpu"]
+
+
+def test_a_listener_of_loads_may_use_the_session_and_may_fail(make_runtime: Make) -> None:
+    runtime = make_runtime(fake("npu", run=raises(DeviceLost("gone"))), fake("cpu", kind="cpu"))
+    session = runtime.load(DOUBLE, canary=False, standby=False)
+    answers: list[object] = []
+
+    def use(load: LoadRecord) -> None:
+        answers.append(session(X))
+        raise ValueError("a bug of the listener")
+
+    runtime.records.subscribe(lambda record: None, use)
+    np.testing.assert_array_equal(session(X), X * 2)
+    np.testing.assert_array_equal(answers[0], X * 2)
+
+
+def test_what_a_backend_says_of_its_cache_is_in_the_record(make_runtime: Make) -> None:
+    npu = fake("npu")
+    made = npu.load
+
+    def load(self: object, *arguments: object) -> object:
+        executable = made(self, *arguments)  # type: ignore[arg-type]
+        executable.details = {"cached": True}
+        return executable
+
+    npu.load = load  # type: ignore[assignment,method-assign]
+    runtime = make_runtime(npu)
+    runtime.load(DOUBLE)
+    assert [load.cached for load in runtime.records.loads] == [True]
+
+
+def test_the_callers_context_comes_along_only_while_somebody_wants_it(make_runtime: Make) -> None:
+    user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
+    runtime = make_runtime(fake("cpu", kind="cpu"))
+    session = runtime.load(DOUBLE)
+    seen: list[str] = []
+
+    def listen(record: Record) -> None:
+        seen.append(record.context.run(user.get) if hasattr(record, "context") else "without")
+
+    stop = runtime.records.subscribe(listen, context=True)
+    user.set("ada")
+    session.submit(X).result()
+    stop()
+    assert seen == ["ada"]
+    assert not any(hasattr(record, "context") for record in runtime.records)
+    runtime.records.subscribe(listen)
+    session.submit(X).result()
+    assert seen == ["ada", "without"]

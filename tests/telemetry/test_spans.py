@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hetero.telemetry.spans import Layout
-from tests.telemetry.stories import WALL, attempt, record, story
+from tests.telemetry.stories import WALL, attempt, load, record, story
 
 
 def test_runs_lie_on_their_device_lane_and_time() -> None:
@@ -99,3 +99,26 @@ def test_spans_in_one_row_never_overlap_and_none_is_left_out(runs: list[tuple[fl
 def test_a_request_that_was_given_up_in_the_queue_waited_to_its_end(error: str) -> None:
     waits = Layout([record(0.0, 2.0, attempt("npu", 0.0, 1.0, "failed"), error=error)]).waits
     assert [(wait.start, wait.end) for wait in waits] == [(1.0, 2.0)]
+
+
+def test_a_load_has_a_row_and_the_trace_begins_with_it() -> None:
+    layout = Layout([record(60.0, 1.0, attempt("npu", 60.0, 1.0))], [load(0.0, 59.0)])
+    assert [(row.device, row.label) for row in layout.rows] == [("npu", "lane 0"), ("npu", "loads")]
+    assert [(span.start, span.end, span.attempt.stage) for span in layout.spans] == [
+        (0.0, 59.0, "load"),
+        (60.0, 61.0, "run"),
+    ]
+    assert (layout.seconds, layout.began, layout.waits) == (61.0, WALL, [])
+
+
+def test_a_load_that_a_request_tells_of_too_is_drawn_once_and_a_failed_one_is_marked() -> None:
+    refused = load(1.0, 2.0, "npu", "unsupported")
+    told = record(0.5, 4.0, attempt("gpu", 0.5, 0.5, "failed"), refused.attempt, attempt("cpu", 3.0, 1.5))
+    later = record(5.0, 1.0, refused.attempt, attempt("cpu", 5.0, 1.0))
+    layout = Layout([told, later], [refused])
+    assert [span.record for span in layout.spans if span.attempt.stage == "load"] == [refused]
+    assert [(mark.time, mark.attempt.outcome) for mark in layout.marks if mark.attempt.device == "npu"] == [
+        (2.5, "unsupported"),
+        (4.5, "unsupported"),
+    ]
+    assert layout.waits == []

@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 import pytest
 
 from hetero.errors import OptionError, Unavailable
-from hetero.telemetry.records import Record
+from hetero.telemetry.records import LoadRecord, Record
 from hetero.telemetry.trace import Trace
-from tests.telemetry.stories import attempt, record, story
+from tests.telemetry.stories import attempt, load, record, story
 
 
 @pytest.fixture
@@ -26,10 +26,10 @@ def drawn(tmp_path: Path) -> Iterator[Any]:
 
     before = dict(matplotlib.rcParams)
 
-    def draw(records: list[Record]) -> tuple[str, str]:
+    def draw(records: list[Record], *loads: LoadRecord) -> tuple[str, str]:
         # Words as words, so that they can be read in the file.
         with matplotlib.rc_context({"svg.fonttype": "none"}):
-            Trace(records).write(tmp_path / "timeline.svg")
+            Trace(records, loads).write(tmp_path / "timeline.svg")
         xml = (tmp_path / "timeline.svg").read_text()
         return " | ".join(ElementTree.fromstring(xml).itertext()), xml
 
@@ -67,6 +67,13 @@ def test_a_picture_of_nothing_says_so(drawn: Any) -> None:
     words, _ = drawn([])
     assert "no requests" in words
     assert "no request waited" in words
+
+
+def test_loads_have_a_row_and_are_counted(drawn: Any) -> None:
+    words, _ = drawn([record(3.0, 1.0, attempt("npu", 3.0, 1.0))], load(0.0, 2.0))
+    assert "npu  loads" in words
+    assert "; 1 load" in words
+    assert "time since the first load [s]" in words
 
 
 def test_equal_records_give_equal_files(drawn: Any) -> None:

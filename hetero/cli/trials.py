@@ -25,7 +25,7 @@ _PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
-class Canary:
+class Trial:
     """A program, an input and the right answer.
 
     Attributes:
@@ -45,10 +45,10 @@ class Canary:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a canary showed about a device.
+    """What a trial showed about a device.
 
     Attributes:
-        canary: The canary's name.
+        trial: The trial's name.
         outcome: `ok`, `unsupported` (the device does not take this kind of program), `failed` or `wrong`.
         reason: Why not `ok`.
         max_error: The greatest difference from the right answer; None when there was no answer, or one with NaN.
@@ -57,7 +57,7 @@ class Finding:
         units: The parts of the device that answered, each for itself; empty where it has none.
     """
 
-    canary: str
+    trial: str
     outcome: Literal["ok", "unsupported", "failed", "wrong"]
     reason: str = ""
     max_error: float | None = None
@@ -71,15 +71,15 @@ class Finding:
         return self.outcome in ("failed", "wrong")
 
 
-def canaries(runtime: Runtime, folder: Path) -> tuple[list[Canary], list[str]]:
-    """The canaries, their files written to `folder`.
+def trials(runtime: Runtime, folder: Path) -> tuple[list[Trial], list[str]]:
+    """The trials, their files written to `folder`.
 
     Returns:
         Them, and the reasons why some are missing.
     """
-    found: list[Canary] = []
+    found: list[Trial] = []
     missing: list[str] = []
-    makers: tuple[Callable[[], Canary], ...] = (lambda: _onnx(runtime, folder), lambda: _kernel(runtime))
+    makers: tuple[Callable[[], Trial], ...] = (lambda: _onnx(runtime, folder), lambda: _kernel(runtime))
     for make in makers:
         try:
             found.append(make())
@@ -88,56 +88,54 @@ def canaries(runtime: Runtime, folder: Path) -> tuple[list[Canary], list[str]]:
     return found, missing
 
 
-def try_on(runtime: Runtime, device: str, canary: Canary) -> Finding:
-    """Load a canary on one device, run it, and compare the answer."""
+def try_on(runtime: Runtime, device: str, trial: Trial) -> Finding:
+    """Load the program on one device, run it, and compare the answer."""
     try:
-        with runtime.load(
-            canary.program, device=device, fallback="forbid", standby=False, timeout=_PATIENCE
-        ) as session:
+        with runtime.load(trial.program, device=device, fallback="forbid", standby=False, timeout=_PATIENCE) as session:
             load_seconds = session.explain().candidates[0].load_seconds
             units = tuple(session.units(device))
-            finding = _answer(session, device, canary, load_seconds)
+            finding = _answer(session, device, trial, load_seconds)
             # Lanes take turns, so that as many requests as there are lanes ask each core once.
             for _ in units[1:]:
                 if finding.outcome == "ok":
                     first = finding.run_seconds
-                    finding = replace(_answer(session, device, canary, load_seconds), run_seconds=first)
+                    finding = replace(_answer(session, device, trial, load_seconds), run_seconds=first)
             return replace(finding, units=tuple(dict.fromkeys(units)))
     except FallbackForbidden as error:
         last = error.attempts[-1]
-        return Finding(canary.name, "unsupported" if last.outcome == "unsupported" else "failed", last.reason)
+        return Finding(trial.name, "unsupported" if last.outcome == "unsupported" else "failed", last.reason)
     except Exception as error:
-        return Finding(canary.name, "failed", reason_of(error))
+        return Finding(trial.name, "failed", reason_of(error))
 
 
-def _answer(session: Session, device: str, canary: Canary, load_seconds: float | None) -> Finding:
-    result = session.run(canary.inputs)
+def _answer(session: Session, device: str, trial: Trial, load_seconds: float | None) -> Finding:
+    result = session.run(trial.inputs)
     if result.record.device != device:
-        return Finding(canary.name, "failed", f"{result.record.device} answered in its place")
+        return Finding(trial.name, "failed", f"{result.record.device} answered in its place")
     lane = result.record.attempts[-1].lane
     units = session.units(device)
-    finding = _compared(canary, result.outputs, load_seconds, result.record.run_seconds)
+    finding = _compared(trial, result.outputs, load_seconds, result.record.run_seconds)
     if finding.sick and units and lane is not None:
         finding = replace(finding, reason=f"{units[lane]}: {finding.reason}")
     return finding
 
 
-def _compared(canary: Canary, outputs: Mapping[str, Array], load_seconds: float | None, run_seconds: float) -> Finding:
+def _compared(trial: Trial, outputs: Mapping[str, Array], load_seconds: float | None, run_seconds: float) -> Finding:
     worst = 0.0
-    for name, expected in canary.expected.items():
+    for name, expected in trial.expected.items():
         answer = outputs[name]
         if answer.shape != expected.shape:
             reason = f"{name} has shape {answer.shape}, expected {expected.shape}"
-            return Finding(canary.name, "wrong", reason, None, load_seconds, run_seconds)
+            return Finding(trial.name, "wrong", reason, None, load_seconds, run_seconds)
         error = float(np.abs(answer.astype(np.float64) - expected.astype(np.float64)).max())
-        if not error <= canary.tolerance:
-            reason = f"{name} differs by {error:g}, at most {canary.tolerance:g} is right"
-            return Finding(canary.name, "wrong", reason, error, load_seconds, run_seconds)
+        if not error <= trial.tolerance:
+            reason = f"{name} differs by {error:g}, at most {trial.tolerance:g} is right"
+            return Finding(trial.name, "wrong", reason, error, load_seconds, run_seconds)
         worst = max(worst, error)
-    return Finding(canary.name, "ok", "", worst, load_seconds, run_seconds)
+    return Finding(trial.name, "ok", "", worst, load_seconds, run_seconds)
 
 
-def _onnx(runtime: Runtime, folder: Path) -> Canary:
+def _onnx(runtime: Runtime, folder: Path) -> Trial:
     """An ONNX model of y = x @ w + b. All values are small integers, so that float16 gives the exact answer too."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -145,28 +143,28 @@ def _onnx(runtime: Runtime, folder: Path) -> Canary:
     x, w, b = (random.integers(-4, 5, shape).astype(np.float32) for shape in ((8, 64), (64, 64), (64,)))
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["product"]), helper.make_node("Add", ["product", "b"], ["y"])],
-        "canary",
+        "trial",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, (8, 64))],
         [numpy_helper.from_array(w, "w"), numpy_helper.from_array(b, "b")],
     )
     # Old enough for every runtime that hetero supports.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    path = folder / "canary.onnx"
+    path = folder / "trial.onnx"
     path.write_bytes(model.SerializeToString())
     program = runtime.open(path)
-    compiled = [artifact for backend in runtime.backends.values() for artifact in backend.canary_artifacts()]
+    compiled = [artifact for backend in runtime.backends.values() for artifact in backend.trial_artifacts()]
     program = replace(program, artifacts=(*program.artifacts, *compiled))
     y = x @ w + b
     # bfloat16 keeps 8 bits; an answer that is wrong is wrong by far more.
     tolerance = float(np.abs(y).max()) / 100
-    return Canary("onnx matmul and add", program, {"x": x}, {"y": y}, tolerance)
+    return Trial("onnx matmul and add", program, {"x": x}, {"y": y}, tolerance)
 
 
-def _kernel(runtime: Runtime) -> Canary:
+def _kernel(runtime: Runtime) -> Trial:
     """The int8 attention kernel, whose answer is the same on every device to the bit."""
     program = runtime.open(KERNEL)
     random = np.random.default_rng(0)
     inputs = {spec.name: random.integers(-128, 127, (4, 64, 64), np.int8, endpoint=True) for spec in program.inputs}
     expected = program.artifact("kernel").payload.reference(**inputs)
-    return Canary(f"kernel {KERNEL}", program, inputs, expected, 0.0)
+    return Trial(f"kernel {KERNEL}", program, inputs, expected, 0.0)
