@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from hetero.backend import Backend, Call, Device, Executable, Host, Option, PolledExecutable, Ticket
     from hetero.errors import HeteroError, Unavailable, Unsupported
     from hetero.explain import Explanation
+    from hetero.machine import Absent
     from hetero.plugins import hookimpl
     from hetero.program import Artifact, Program
-    from hetero.runtime import Absent, Runtime
+    from hetero.runtime import Runtime
     from hetero.session import Result, Session
     from hetero.telemetry.records import Attempt, Record
     from hetero.tensors import TensorSpec
@@ -54,7 +55,7 @@ __all__ = [
 ]
 
 _LATE = {
-    "Absent": "hetero.runtime",
+    "Absent": "hetero.machine",
     "Artifact": "hetero.program",
     "Attempt": "hetero.telemetry.records",
     "Backend": "hetero.backend",

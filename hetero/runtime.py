@@ -10,7 +10,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal
 
@@ -20,19 +19,20 @@ from numpy.typing import DTypeLike
 from hetero.backend import Access, Backend, BackendFactory, Device, Host
 from hetero.bundle import Source, open_program
 from hetero.cache import key_of
-from hetero.errors import ClosedError, OptionError, Unavailable
+from hetero.errors import ClosedError, OptionError
+from hetero.machine import Absent, Machine, host_of
 from hetero.memory.arrays import PooledArray
 from hetero.memory.pools import Pools
-from hetero.options import Options, check_call_options, check_options
+from hetero.options import Options, check_options
 from hetero.plugins import BrokenPlugin, Plugins
 from hetero.program import Program
 from hetero.scheduler.batching import Batcher, batch_dimension
 from hetero.scheduler.board import Board
 from hetero.scheduler.canary import TOLERANCE, Canary, make_canary
-from hetero.scheduler.candidate import Candidate, reason_of
+from hetero.scheduler.candidate import Candidate
 from hetero.scheduler.costs import CostModel
 from hetero.scheduler.dispatch import Dispatcher, Fallback, Limits, load_first
-from hetero.scheduler.policy import POLICIES, Exploring, Owned, Policy, default_chain, find_policy, named, pick
+from hetero.scheduler.policy import POLICIES, Exploring, Owned, Policy, find_policy
 from hetero.scheduler.timers import Timers
 from hetero.scheduler.verify import Verifier
 from hetero.scheduler.workers import Workers
@@ -42,24 +42,6 @@ from hetero.telemetry.records import Attempt, LoadRecord, Records
 _log = logging.getLogger(__name__)
 
 _FIRST_RUN = 10.0
-
-
-@dataclass(frozen=True)
-class Absent:
-    """A backend, or one named in the chain, that gives no device on this machine.
-
-    Attributes:
-        backend: Its name.
-        reason: Why.
-        fix: What the user can do.
-    """
-
-    backend: str
-    reason: str
-    fix: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.backend}: {self.reason}" + (f" (fix: {self.fix})" if self.fix else "")
 
 
 class Runtime:
@@ -82,6 +64,11 @@ class Runtime:
         learn: Keep what runs have cost in the cache folder, for the policies' next choice.
         clock: Seconds, for tests: timers then fire only in `timers.run_due()`.
 
+    Attributes:
+        host: The machine looked at.
+        records: Of finished requests and loads.
+        timers: Deadlines and time-outs.
+
     Raises:
         OptionError: An unknown backend, device, option or simulated machine, or a backend that cannot be isolated.
     """
@@ -101,36 +88,32 @@ class Runtime:
         learn: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._host = _host(host, simulate)
+        host = self.host = host_of(host, simulate)
         self.records = Records(keep_records)
         self._plugins = Plugins()
         if plugins:
-            self._plugins.discover(self._host.environ)
-        self._backends: dict[str, Backend] = {}
-        self._absent: list[Absent] = []
-        self._make_backends([*self._plugins.backends(), *backends], isolate)
-        self._options = self._check_backend_names(options or {})
-        self._check_simulated()
-        self._chain = self._order(self._probe(), chain)
-        self._memory = Pools([(self._backends[name], device) for name, device in self._present()], memory_limit)
+            self._plugins.discover(host.environ)
+        self._machine = machine = Machine(host, self._plugins, [*self._plugins.backends(), *backends], chain, isolate)
+        self._options = machine.check_options(options or {})
+        self._memory = Pools([(machine.backends[name], device) for name, device in machine.present], memory_limit)
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._workers = Workers()
         self.timers = Timers(clock)
         self._clock = clock
-        self._costs = CostModel(self._host.cache / "costs.json" if learn else None)
+        self._costs = CostModel(host.cache / "costs.json" if learn else None)
         self._closed = ""
         _live.add(self)
 
     @property
     def devices(self) -> tuple[Device, ...]:
         """The devices, first choice first."""
-        return tuple(device for _, device in self._present())
+        return tuple(device for _, device in self._machine.present)
 
     @property
     def absent(self) -> tuple[Absent, ...]:
         """The backends that give no device here, with the reason and the fix."""
-        return tuple(self._absent)
+        return tuple(self._machine.absent)
 
     @property
     def broken_plugins(self) -> tuple[BrokenPlugin, ...]:
@@ -140,7 +123,7 @@ class Runtime:
     @property
     def backends(self) -> Mapping[str, Backend]:
         """The backends by name, those without a device here included."""
-        return dict(self._backends)
+        return dict(self._machine.backends)
 
     @property
     def memory(self) -> Pools:
@@ -180,7 +163,7 @@ class Runtime:
             owned = self.select(device)
         else:
             owned = tuple(o for o in self.select() if access == "npu_primary" and o[1].kind == "npu")
-        where = [(self._backends[name], chosen) for name, chosen in owned]
+        where = [(self._machine.backends[name], chosen) for name, chosen in owned]
         return self._memory.array(shape, dtype, access, where, wait)
 
     def select(self, names: str | Sequence[str] | None = None) -> tuple[Owned, ...]:
@@ -190,7 +173,7 @@ class Runtime:
             OptionError: A name that is not known here.
             Unavailable: One that is known, but not on this machine; the reason and the fix.
         """
-        return tuple(self._present() if names is None else self._wanted(_names(names)))
+        return tuple(self._machine.present if names is None else self._machine.wanted(names))
 
     def program_names(self) -> list[str]:
         """The names that `load` knows besides paths."""
@@ -270,7 +253,7 @@ class Runtime:
                 f"{program.name!r} cannot be batched: inputs and outputs do not share a symbolic first dimension",
                 fix="export it with a dynamic first dimension, or leave batch= out",
             )
-        candidates = self._candidates(program, self._check_backend_names(options or {}), device)
+        candidates = self._candidates(program, self._machine.check_options(options or {}), device)
         for candidate in candidates:
             candidate.patience = None if timeout is None else _FIRST_RUN * timeout
         try:
@@ -315,12 +298,7 @@ class Runtime:
         Raises:
             OptionError: An unknown backend or option, a bad value, or one that is settled at load.
         """
-        self._check_backend_names(options)
-        return {
-            name: check_call_options(name, self._backends[name].options, values)
-            for name, values in options.items()
-            if name in self._backends
-        }
+        return self._machine.check_call_options(options)
 
     def close(self, timeout: float = 10.0) -> None:
         """Close every session, then the backends. Requests in flight are waited for; calling it again does nothing.
@@ -340,7 +318,7 @@ class Runtime:
         self._workers.close(timeout)
         self._costs.save()
         self._memory.close()
-        for backend in self._backends.values():
+        for backend in self._machine.backends.values():
             try:
                 backend.close()
             except Exception:
@@ -379,113 +357,15 @@ class Runtime:
         self._memory.abandon()
         _kept_after_fork.append(self)
 
-    def _make_backends(self, factories: Iterable[BackendFactory], isolate: bool | str | Sequence[str]) -> None:
-        apart = None if isinstance(isolate, bool) else set(_names(isolate))
-        known: set[str] = set()
-        for factory in factories:
-            name = getattr(factory, "name", getattr(factory, "__name__", repr(factory)))
-            known.add(name)
-            if isolate is True or (apart is not None and name in apart):
-                from hetero.isolation import isolated
-
-                factory = isolated(factory)
-            try:
-                backend = factory(self._host)
-            except Exception as error:
-                self._absent.append(Absent(str(name), f"cannot be made: {reason_of(error)}"))
-                continue
-            if backend.name in self._backends:
-                raise OptionError(f"two backends are called {backend.name!r}", fix="rename one, or leave one out")
-            self._backends[backend.name] = backend
-        for broken in self._plugins.broken:
-            if broken.group == "hetero.backends":
-                reason = f"the plugin is broken: {broken.reason}"
-                self._absent.append(Absent(broken.name, reason, f"reinstall or remove {broken.distribution}"))
-        for disabled in self._plugins.disabled:
-            if disabled.group == "hetero.backends":
-                # Which backends it brings is only known to who imports it, and that is what was not wanted.
-                reason = f"{disabled.reason}, with every backend that the plugin brings ({disabled.origin})"
-                self._absent.append(Absent(disabled.name, reason, disabled.fix))
-        for unknown in sorted((apart or set()) - known - {entry.backend for entry in self._absent}):
-            raise OptionError(
-                f"isolate= names the backend {unknown!r}, which is not known here",
-                fix=f"known: {', '.join(sorted(known)) or 'none'}{self._perhaps_disabled()}",
-            )
-
-    def _perhaps_disabled(self) -> str:
-        """What a message about a name that is not known should add: a plugin that is disabled may bring it."""
-        return "".join(
-            f"; a backend of the disabled plugin {disabled.name!r} ({disabled.origin})? {disabled.fix}"
-            for disabled in self._plugins.disabled
-            if disabled.group == "hetero.backends"
-        )
-
-    def _probe(self) -> list[Owned]:
-        found: list[Owned] = []
-        for name, backend in self._backends.items():
-            try:
-                devices = list(backend.probe())
-            except Unavailable as error:
-                self._absent.append(Absent(name, error.problem, error.fix))
-                continue
-            except Exception as error:
-                _log.warning("probing the backend %s failed", name, exc_info=True)
-                self._absent.append(Absent(name, f"probe failed: {reason_of(error)}"))
-                continue
-            for device in devices:
-                if any(device.name == other.name for _, other in found):
-                    self._absent.append(Absent(name, f"a second device is called {device.name!r}"))
-                else:
-                    found.append((name, device))
-        return found
-
-    def _order(self, found: list[Owned], chain: str | Sequence[str] | None) -> list[Owned | Absent]:
-        """The devices in order, and in their places the absent ones that an explicit chain names."""
-        ordered = default_chain(found)
-        said = "the chain"
-        if chain is None:
-            chain = [name for name in _names(self._host.environ.get("HETERO_BACKENDS", "")) if name]
-            said = "HETERO_BACKENDS"
-            if not chain:
-                return list(ordered)
-        picked: list[Owned | Absent] = []
-        for name in _names(chain):
-            chosen = named(name, ordered, _keys(ordered))
-            absent = self._absence(name)
-            if chosen:
-                picked += [owned for owned in chosen if owned not in picked]
-            elif absent is not None:
-                picked.append(absent)
-            else:
-                known = sorted({*self._backends, *(device.name for _, device in found)})
-                raise OptionError(
-                    f"{said} names {name!r}, which is not known here",
-                    fix=f"known: {', '.join(known)}{self._perhaps_disabled()}",
-                )
-        return picked
-
-    def _present(self) -> list[Owned]:
-        return [entry for entry in self._chain if not isinstance(entry, Absent)]
-
-    def _absence(self, name: str) -> Absent | None:
-        """Why a device that a user names is not here; None when its backend is not known at all."""
-        backend = name.partition(":")[0]
-        for entry in self._absent:
-            if entry.backend == backend:
-                return replace(entry, backend=name)
-        if backend in self._backends and backend != name:
-            return Absent(name, f"the backend {backend!r} has no such device on this machine")
-        return None
-
     def _candidates(self, program: Program, options: Options, wanted: str | Sequence[str] | None) -> list[Candidate]:
-        chain = self._chain if wanted is None else self._wanted(_names(wanted))
+        chain = self._machine.chain if wanted is None else self._machine.wanted(wanted)
         return [self._candidate(entry, program, options) for entry in chain]
 
     def _candidate(self, entry: Owned | Absent, program: Program, options: Options) -> Candidate:
         if isinstance(entry, Absent):
             return Candidate.absent(entry.backend, entry.reason + (f" (fix: {entry.fix})" if entry.fix else ""))
         name, device = entry
-        backend = self._backends[name]
+        backend = self._machine.backends[name]
         layers = (layer.get(name, {}) for layer in (program.options, self._options, options))
         values = check_options(name, backend.options, *layers)
         load = functools.partial(backend.load, program, device, values)
@@ -503,38 +383,6 @@ class Runtime:
         )
         candidate.loaded = functools.partial(_tell_load, self.records, program.name, candidate)
         return candidate
-
-    def _wanted(self, names: Sequence[str]) -> list[Owned]:
-        present = self._present()
-        for name in names:
-            absent = self._absence(name)
-            if absent is not None and not named(name, present, _keys(present)):
-                raise Unavailable(f"the device {name!r} is not available: {absent.reason}", fix=absent.fix)
-        try:
-            return pick(names, present, _keys(present))
-        except OptionError as error:
-            raise OptionError(error.problem, fix=self._perhaps_disabled().removeprefix("; ")) from None
-
-    def _check_backend_names(self, options: Options) -> Options:
-        for name, values in options.items():
-            if name not in self._backends and not any(entry.backend == name for entry in self._absent):
-                raise OptionError(
-                    f"options are given for the backend {name!r}, which is not known here",
-                    fix=f"known: {', '.join(sorted(self._backends)) or 'none'}{self._perhaps_disabled()}",
-                )
-            if not isinstance(values, Mapping):
-                raise OptionError(f"options for {name!r} are {values!r}, expected a mapping from option to value")
-            if name in self._backends:
-                check_options(name, self._backends[name].options, values)
-        return options
-
-    def _check_simulated(self) -> None:
-        known = {machine for backend in self._backends.values() for machine in backend.simulates}
-        for machine in self._host.simulate:
-            if machine not in known:
-                raise OptionError(
-                    f"no backend can simulate {machine!r}", fix=f"known: {', '.join(sorted(known)) or 'none'}"
-                )
 
 
 def _canary_source(program: Program, reference: Candidate) -> Callable[[], Canary | None]:
@@ -554,21 +402,6 @@ def _tell_load(records: Records, program: str, candidate: Candidate, attempt: At
     cached = candidate.executable.details.get("cached") if candidate.executable is not None else None
     known = cached if isinstance(cached, bool) else None
     records.add_load(LoadRecord(program, attempt, time.time() - attempt.seconds, known))
-
-
-def _keys(owned: Iterable[Owned]) -> list[tuple[str, str]]:
-    return [(backend, device.name) for backend, device in owned]
-
-
-def _names(names: str | Sequence[str]) -> list[str]:
-    return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-
-
-def _host(host: Host | None, simulate: str | Sequence[str] | None) -> Host:
-    host = host or Host()
-    if simulate is None:
-        simulate = [name for name in _names(host.environ.get("HETERO_SIMULATE", "")) if name]
-    return replace(host, simulate=tuple(_names(simulate)) or host.simulate)
 
 
 _live: weakref.WeakSet[Runtime] = weakref.WeakSet()

@@ -144,7 +144,7 @@ def _cache() -> dict[str, Any]:
 def _meters(rt: Runtime) -> list[dict[str, str]]:
     """The power meters, and why one cannot be read now."""
     told = []
-    for meter in find_meters(rt._host.sysroot):
+    for meter in find_meters(rt.host.sysroot):
         reason = fix = ""
         try:
             meter.read()

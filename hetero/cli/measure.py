@@ -151,7 +151,7 @@ def measure_energy(
     Raises:
         OptionError: There is no meter of that name.
     """
-    sysroot = runtime._host.sysroot
+    sysroot = runtime.host.sysroot
     meters = find_meters(sysroot)
     chosen = None if name is None else meter_named(name, meters)
     for place, contender in enumerate(contenders):
