@@ -10,8 +10,8 @@ from hetero.backend import Backend, BackendFactory, Host
 from hetero.errors import OptionError, Unavailable
 from hetero.options import Options, check_call_options, check_options
 from hetero.plugins import Plugins
-from hetero.scheduler.candidate import reason_of
 from hetero.scheduler.policy import Owned, default_chain, named, pick
+from hetero.scheduler.reasons import reason_of
 
 _log = logging.getLogger(__name__)
 

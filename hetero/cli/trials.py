@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from hetero.errors import FallbackForbidden, HeteroError
-from hetero.scheduler.candidate import reason_of
+from hetero.scheduler.reasons import reason_of
 from hetero.tensors import Array
 
 if TYPE_CHECKING:

@@ -143,7 +143,7 @@ def measure(
     energy = _judged(meter, idle, work)
     if energy.joules is not None:
         feed = session.program.signature.feed([inputs])
-        session._candidates[0].learn_energy(shapes_of(feed), energy.joules, energy.meter)
+        session._candidates[0].expects.learn_energy(shapes_of(feed), energy.joules, energy.meter)
     return energy
 
 

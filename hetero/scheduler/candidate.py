@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import logging
 import threading
 import time
@@ -15,8 +14,6 @@ from hetero.backend import NO_OPTIONS, Call, Executable, Kind, Pace, PolledExecu
 from hetero.errors import (
     ClosedError,
     DeviceTimeout,
-    ExecutionError,
-    HeteroError,
     InputError,
     NonFiniteOutput,
     OptionError,
@@ -26,9 +23,12 @@ from hetero.errors import (
     WrongAnswer,
 )
 from hetero.scheduler.canary import Canary
-from hetero.scheduler.costs import Cost, CostModel, Energy, Key, Shapes
-from hetero.scheduler.lanes import Lanes, Unit, within
+from hetero.scheduler.costs import CostModel
+from hetero.scheduler.examine import ask_again, ask_units
+from hetero.scheduler.expectations import Expectations
+from hetero.scheduler.lanes import Lanes, Unit
 from hetero.scheduler.polling import run_polled
+from hetero.scheduler.reasons import reason_of
 from hetero.telemetry.records import Attempt, Outcome, Stage
 from hetero.tensors import Array, Signature
 
@@ -65,6 +65,7 @@ class Candidate:
         give_back: Makes a lane free again and tells whoever waits for one.
         shut: Called when the device, or a unit of it, was set aside.
         loaded: Called after a load, whatever came of it.
+        expects: What runs are expected to cost here.
         lanes: Its lanes and the health of the units they run on.
         free: Calls whose lane is free.
         pace: When calls may begin; None for whenever a lane is free.
@@ -106,11 +107,9 @@ class Candidate:
         self._load = load
         self._signature = signature
         self._clock = clock
-        self._costs = costs if costs is not None else CostModel()
-        self._cost_key = cost_key
+        self.expects = Expectations(costs if costs is not None else CostModel(), cost_key, watts)
         self._lock = threading.Lock()
         self._run: Run | None = None
-        self._last: tuple[Shapes, Cost] | None = None
 
     @classmethod
     def absent(cls, name: str, reason: str) -> Candidate:
@@ -200,18 +199,19 @@ class Candidate:
                 self.passed_over = self.attempt("load", outcome, reason_of(error), seconds)
                 _log.info("%s", self.passed_over)
                 return self.passed_over
-            run = _run_of(executable)
             try:
                 self.lanes.prepare(executable.lanes, executable.units, executable.weights)
-                busy = self._ask_units(run)
+                self._run = _run_of(executable)
+                busy = ask_units(self.lanes, self._check_canary, self.patience, self._late, self.name)
             except Exception as error:
+                self._run = None
                 seconds = time.perf_counter() - started
                 self.passed_over = self.attempt("load", "failed", f"the canary failed: {reason_of(error)}", seconds)
                 _log.warning("%s", self.passed_over)
                 if not isinstance(error, DeviceTimeout):  # a call that hangs in it must not lose it
                     _close(self.name, executable)
                 return self.passed_over
-            self.executable, self._run, self.pace = executable, run, executable.pace
+            self.executable, self.pace = executable, executable.pace
             self.lanes.open(busy)
             if self.lanes.reason:
                 self.shut()
@@ -268,7 +268,7 @@ class Candidate:
             call.started = 0.0
             call.options = NO_OPTIONS
         self.lanes.succeeded(call)
-        self._learn(inputs, seconds)
+        self.expects.learn(inputs, seconds)
         attempts.append(
             Attempt(
                 self.name,
@@ -296,65 +296,18 @@ class Candidate:
             call.outputs = arrays
 
     def answer_canary(self, unit: Unit) -> bool:
-        """Run the canary on a unit that is set aside, and tell its breaker how it went.
-
-        A lane is taken like any other; when none is free, those inside are still at work and the pause begins anew.
-
-        Returns:
-            Whether the unit has recovered.
-        """
-        call = self.lanes.take_of(unit)
-        if call is None:
-            unit.breaker.failed(DeviceTimeout("no lane is free"), unit.breaker.reason)
-            return False
-        try:
-            if self._run is not None:
-                self._check_canary(self._run, call)
-        except Exception as error:
-            unit.breaker.failed(error, reason_of(error))
-            return False
-        else:
-            self.lanes.recovered(unit)
-            return True
-        finally:
-            self.give_back(call)
-
-    def _ask_units(self, run: Run) -> list[Call]:
-        """Have each unit answer the canary; those that do not are set aside while others do.
-
-        Returns:
-            The lanes in which a canary hangs.
-
-        Raises:
-            Exception: What the first unit raised, when none answered.
-        """
-        failures: dict[Unit, Exception] = {}
-        busy: list[Call] = []
-        for unit in self.lanes.units:
-            call = next(call for call in self.lanes.calls if call.lane in unit.lanes)
-            check = functools.partial(self._check_canary, run, call)
-            try:
-                within(self.patience, check, functools.partial(self._late, call))
-            except Exception as error:
-                failures[unit] = error
-                if isinstance(error, DeviceTimeout):
-                    busy.append(call)
-        if len(failures) == len(self.lanes.units):
-            raise next(iter(failures.values()))
-        for unit, failure in failures.items():
-            _log.warning("%s: %s did not answer the canary and is set aside: %s", self.name, unit.name, failure)
-            self.lanes.shut(unit, failure, f"the canary failed: {reason_of(failure)}")
-        return busy
+        """Run the canary on a unit that is set aside. Returns whether it has recovered."""
+        return ask_again(self.lanes, unit, self._check_canary, self.give_back)
 
     def _late(self, call: Call) -> None:
-        """A canary that was given up has ended after all."""
+        """A canary that was given up at load has ended after all."""
         if self.passed_over is None:
             self.give_back(call)
 
-    def _check_canary(self, run: Run, call: Call) -> None:
+    def _check_canary(self, call: Call) -> None:
         """Run the canary on a lane that the caller holds. Raises what the run raised, or WrongAnswer."""
-        canary = self.canary()
-        if canary is None:
+        canary, run = self.canary(), self._run
+        if canary is None or run is None:
             return
         call.started = self._clock()
         try:
@@ -410,53 +363,27 @@ class Candidate:
             return self.attempt("run", "set aside", f"failed earlier: {self.lanes.reason}")
         return None
 
-    @property
-    def typical(self) -> Cost | None:
-        """What runs of the last shapes have cost; None before the first."""
-        return self._last[1] if self._last is not None else None
-
     def runs(self, request: Request) -> int:
         """How many runs of the request's shapes were seen here."""
-        cost = self._costs.cost(Key(*self._cost_key, request.shapes))
-        return cost.runs if cost is not None else 0
+        return self.expects.runs(request.shapes)
 
     def expected(self, request: Request) -> float | None:
         """Seconds that the request is expected to take here; None when nothing is known."""
-        return self._costs.predict(Key(*self._cost_key, request.shapes))
-
-    def energy(self, shapes: Shapes) -> Energy | None:
-        """What a run is expected to take: measured, else as declared; None when it is unknown."""
-        key = Key(*self._cost_key, shapes)
-        measured = self._costs.predict_joules(key)
-        if measured is not None:
-            return Energy(measured[0], measured=True, source=measured[1])
-        seconds = self._costs.predict(key)
-        if self.watts is None or seconds is None:
-            return None
-        return Energy(self.watts * seconds, measured=False, source=f"{self.watts:g} W")
+        return self.expects.seconds(request.shapes)
 
     def joules(self, request: Request) -> float | None:
         """Joules that the request is expected to take here, measured or else declared; None when unknown."""
-        energy = self.energy(request.shapes)
+        energy = self.expects.energy(request.shapes)
         return energy.joules if energy is not None else None
-
-    @property
-    def typical_energy(self) -> Energy | None:
-        """What a run of the last shapes takes; None before the first, and when it is unknown."""
-        return self.energy(self._last[0]) if self._last is not None else None
-
-    def learn_energy(self, shapes: Shapes, joules: float, meter: str) -> None:
-        """Keep what a run was measured to take, while nothing else was at work."""
-        self._costs.add_joules(Key(*self._cost_key, shapes), joules, meter)
 
     def wait(self, now: float) -> float | None:
         """Seconds until a lane is expected to be free, what is planned included; None when nothing is known."""
         if self.free:
             return self.paced
         running = self.lanes.running
-        if self._last is None or self._last[1].median is None or not running:
+        typical = self.expects.typical_seconds
+        if typical is None or not running:
             return None
-        typical = self._last[1].median
         first = min(max(0.0, call.started + typical - now) for call in running)
         return max(self.paced, first + self.backlog / len(running))
 
@@ -495,27 +422,12 @@ class Candidate:
         _close(self.name, executable)
         return True
 
-    def _learn(self, inputs: Mapping[str, Array], seconds: float) -> None:
-        shapes = tuple([array.shape for array in inputs.values()])
-        last = self._last
-        if last is not None and last[0] == shapes:
-            last[1].add(seconds)
-            return
-        self._last = (shapes, self._costs.add(Key(*self._cost_key, shapes), seconds))
-
 
 def _close(name: str, executable: Loaded) -> None:
     try:
         executable.close()
     except Exception:
         _log.exception("%s: closing an executable failed", name)
-
-
-def reason_of(error: BaseException) -> str:
-    """An error in one line: its message, and its type unless hetero's own types tell no more than the message."""
-    text = str(error.problem if isinstance(error, HeteroError) else error).strip() or "no message"
-    plain = type(error) in (Unsupported, ExecutionError, WrongAnswer)
-    return text if plain else f"{type(error).__name__}: {text}"
 
 
 def _run_of(executable: Loaded) -> Run:

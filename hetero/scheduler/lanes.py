@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from hetero.backend import Call
-from hetero.errors import DeviceTimeout, PluginError
+from hetero.errors import PluginError
 from hetero.scheduler.breaker import Breaker
 
 
@@ -270,42 +270,3 @@ class Lanes:
             back = [call for call in self._kept if call.lane not in self._shut]
             self._kept = [call for call in self._kept if call.lane in self._shut]
             self.free.extend(back)
-
-
-def within(patience: float | None, work: Callable[[], None], late: Callable[[], None]) -> None:
-    """Do something that may hang.
-
-    Args:
-        patience: Seconds that it may take; None for as long as it takes, in this thread.
-        work: What to do.
-        late: Called when it ends after all, in its thread.
-
-    Raises:
-        DeviceTimeout: It took longer.
-        Exception: Whatever `work` raised.
-    """
-    if patience is None:
-        work()
-        return
-    lock, ended, given_up = threading.Lock(), threading.Event(), False
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            failure.append(error)
-        with lock:
-            ended.set()
-            if not given_up:
-                return
-        late()
-
-    threading.Thread(target=run, name="hetero-canary", daemon=True).start()
-    ended.wait(patience)
-    with lock:
-        given_up = not ended.is_set()
-    if given_up:
-        raise DeviceTimeout(f"no answer within {patience:g} s")
-    if failure:
-        raise failure[0]
