@@ -11,12 +11,15 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 from hetero.backend import Backend, BackendFactory, Device, Host
 from hetero.bundle import Source, open_program
 from hetero.cache import key_of
+from hetero.compiling.build import MIN_COSINE, Compiled, Settings, compile_program
+from hetero.compiling.report import Progress, Sample
 from hetero.errors import ClosedError, OptionError, Unavailable
 from hetero.options import check_options
 from hetero.plugins import BrokenPlugin, Plugins
@@ -262,6 +265,61 @@ class Runtime:
                 return session
         session.close()
         raise self._closed_error()
+
+    def compile(
+        self,
+        source: Source,
+        target: str | Sequence[str],
+        *,
+        out: str | os.PathLike[str] | None = None,
+        shapes: Iterable[tuple[str, Sequence[int]]] = (),
+        int8: bool = False,
+        calibration: Iterable[str | os.PathLike[str] | Sample] = (),
+        check: Iterable[str | os.PathLike[str] | Sample] = (),
+        min_cosine: float = MIN_COSINE,
+        options: Options | None = None,
+        force: bool = False,
+        anew: bool = False,
+        progress: Progress | None = None,
+    ) -> Compiled:
+        """Build artifacts for devices from an ONNX model, compare each with ONNX Runtime, and put them into a bundle.
+
+        Args:
+            source: As for `load`, with an ONNX artifact.
+            target: What to compile for (`rk3588`), or several; the devices need not be here.
+            out: The bundle; `NAME.hetero` in the working folder when not given. Artifacts of other targets that are in
+                it stay.
+            shapes: Sizes of inputs or dimensions, `[("mel", (1, 80, 3000))]`, needed where they are not fixed; a name
+                that is there several times makes an artifact for each.
+            int8: Quantise; needs calibration data.
+            calibration: Typical inputs: `.npy` and `.npz` files, recordings for a Whisper encoder, folders of them, or
+                mappings from input name to array.
+            check: Inputs to compare on; some of the calibration data, else random ones, when not given.
+            min_cosine: Refuse an artifact of which an output's cosine with ONNX Runtime's is less.
+            options: Compile options by backend: `{"rknn": {"auto_hybrid": True}}`.
+            force: Write the bundle even so.
+            anew: Compile although the same was compiled before.
+            progress: Told about each stage and how much of all is done.
+
+        Raises:
+            OptionError: An unknown target or option, or shapes that do not fit.
+            InputError: Calibration data that does not fit; every file with its reason.
+            ProgramError: `source` cannot be compiled, or `out` is something else.
+            CompileError: The compiler refuses the model, or the result is too far off. Nothing is written.
+            Unavailable: The compiler cannot be had on this machine.
+        """
+        self._check_open()
+        settings = Settings(shapes, int8, calibration, check, min_cosine, options or {}, force, anew)
+        return compile_program(
+            self.open(source),
+            _names(target),
+            None if out is None else Path(out).expanduser(),
+            settings,
+            backends=self._backends,
+            cache=self._host.cache,
+            find=self._plugins.program,
+            progress=progress or (lambda stage, done: None),
+        )
 
     def close(self, timeout: float = 10.0) -> None:
         """Close every session, then the backends. Requests in flight are waited for; calling it again does nothing.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -232,13 +231,3 @@ def _refuse_poor(entries: Sequence[Entry], least: float, program: Program) -> No
         fix=("more typical calibration data, without --int8, " if int8 else "look for values beyond 65504 (fp16), ")
         + "another --min-cosine, or --force to take it as it is; nothing was written",
     )
-
-
-def default_progress(progress: Callable[[str, float], None] | None) -> Progress:
-    """What tells nobody, where nobody asked."""
-    return progress or (lambda stage, done: None)
-
-
-def as_path(out: str | os.PathLike[str] | None) -> Path | None:
-    """A path that a user wrote, with `~`."""
-    return None if out is None else Path(out).expanduser()
