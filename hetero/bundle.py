@@ -126,9 +126,10 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
         hint = f"load {folder / models[0]} itself" if models else f"add a {MANIFEST} (docs: bundles)"
         raise BundleError(f"the folder {folder} has no {MANIFEST}", fix=hint)
     try:
-        return tomllib.loads(manifest.read_text(encoding="utf-8"))
+        content: Mapping[str, Any] = tomllib.loads(manifest.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{manifest} is not valid TOML: {error}") from None
+    return content
 
 
 def open_bundle(folder: Path, find: Callable[[str], Program | None] = lambda name: None) -> Program:

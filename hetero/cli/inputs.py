@@ -37,14 +37,32 @@ def parse_pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, .
     """
     pairs: list[tuple[str, str]] = []
     for text in values:
-        name, equals, value = text.partition("=")
-        pair = (name.strip(), value.strip()) if equals else ("", text.strip())
-        if not pair[1] or (equals and not pair[0]):
-            raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE")
+        pair = _pair(text)
         if pair[0] in [other for other, _ in pairs]:
             raise click.BadParameter(f"{pair[0] or 'a value for all inputs'} is given twice")
         pairs.append(pair)
     return tuple(pairs)
+
+
+def parse_repeated_pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Pairs:
+    """As `parse_pairs`, but every value has a name, and a name may be there several times.
+
+    Raises:
+        click.BadParameter: An empty name or value.
+    """
+    pairs = tuple(_pair(text) for text in values)
+    for (name, _), text in zip(pairs, values, strict=True):
+        if not name:
+            raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE")
+    return pairs
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    pair = (name.strip(), value.strip()) if equals else ("", text.strip())
+    if not pair[1] or (equals and not pair[0]):
+        raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE")
+    return pair
 
 
 def input_options(command: Command) -> Command:

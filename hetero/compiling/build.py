@@ -204,7 +204,8 @@ def _build(
         report = replace(backend.compile(request, folder, progress), sampled=data.sampled)
         if report.target != request.target or not (folder / report.file).is_file():
             raise CompileError(
-                f"the backend {backend.name!r} says it compiled for {report.target} into {report.file!r}, which is not so"
+                f"the backend {backend.name!r} told of {report.file!r} for {report.target}, which is not there or not "
+                f"what was asked for"
             )
         return report
 
@@ -221,7 +222,9 @@ def _refuse_poor(entries: Sequence[Entry], least: float, program: Program) -> No
         for output in report.outputs:
             if not output.cosine >= least:
                 lines.append(f"{report.target} ({report.precision}): {output.name} has cosine {output.cosine:.5f}")
-        lines += [f"  loses most: {loss.layer}, alone to {loss.own:.5f}, so far {loss.so_far:.5f}" for loss in report.layers]
+        lines += [
+            f"  loses most: {loss.layer}, alone to {loss.own:.5f}, so far {loss.so_far:.5f}" for loss in report.layers
+        ]
     fine = [entry.report.target for entry in entries if entry.report.reaches(least)]
     int8 = any(report.precision == "int8" for report in poor)
     raise CompileError(

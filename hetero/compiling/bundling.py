@@ -47,8 +47,8 @@ def check_place(folder: Path, program: Program, find: Find) -> None:
 def write_bundle(folder: Path, program: Program, entries: Sequence[Entry], find: Find) -> None:
     """Write artifacts, their reports and the ONNX model into a bundle that appears whole.
 
-    What is in the folder's bundle already stays, and if there is none, what is in the bundle that the program comes from.
-    An artifact of the same kind, target and shapes is replaced.
+    What is in the folder's bundle already stays; if there is none, what is in the bundle that the program comes from
+    is taken over. An artifact of the same kind, target and shapes is replaced.
 
     Args:
         folder: The bundle.

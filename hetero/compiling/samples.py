@@ -56,7 +56,9 @@ def read_samples(program: Program, buckets: Sequence[Bucket], sources: Iterable[
         )
     for bucket, samples in zip(buckets, found, strict=True):
         if not samples:
-            raise InputError(f"there is no calibration sample of the shape {_bucket_text(bucket)}", fix=_how(program, buckets))
+            raise InputError(
+                f"there is no calibration sample of the shape {_bucket_text(bucket)}", fix=_how(program, buckets)
+            )
     return found
 
 
@@ -115,7 +117,9 @@ def _samples_of(
     names = [spec.name for spec in program.inputs]
     if "" in arrays:
         if len(names) != 1:
-            raise InputError(f"one array for {len(names)} inputs ({', '.join(names)}); expected an .npz with each by name")
+            raise InputError(
+                f"one array for {len(names)} inputs ({', '.join(names)}); expected an .npz with each by name"
+            )
         arrays = {names[0]: arrays[""]}
     if sorted(arrays) != sorted(names):
         raise InputError(f"holds {', '.join(sorted(arrays)) or 'nothing'}, expected {', '.join(names)}")
@@ -138,7 +142,7 @@ def _samples_of(
 
 
 def _stacked(buckets: Sequence[Bucket], name: str, shape: tuple[int, ...]) -> int | None:
-    """The bucket that an array of several samples belongs to: `[N, 1, 80, 3000]` or `[N, 80, 3000]` to `[1, 80, 3000]`."""
+    """The bucket that several samples in one array belong to: [n, 1, 80, 3000] or [n, 80, 3000] to [1, 80, 3000]."""
     for place, bucket in enumerate(buckets):
         one = bucket[name]
         if shape and shape[0] > 0 and (shape[1:] == one or (one[:1] == (1,) and shape[1:] == one[1:])):

@@ -71,7 +71,12 @@ class Store:
         self.folder = cache / FOLDER
 
     def get(
-        self, request: CompileRequest, compiler: str, compile_into: Callable[[Path], CompileReport], *, anew: bool = False
+        self,
+        request: CompileRequest,
+        compiler: str,
+        compile_into: Callable[[Path], CompileReport],
+        *,
+        anew: bool = False,
     ) -> Entry:
         """The artifact of a request: the kept one, or a new one that is kept.
 

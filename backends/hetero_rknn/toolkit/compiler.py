@@ -157,7 +157,9 @@ class _Compilation:
             f"the input {name!r} is used by nothing: the compiled model does not have it" for name in self._dropped
         ]
         for output, op in left_to_custom_ops(self._worker.printed()):
-            notes.append(f"{op} (at {output}) has no implementation for the NPU: the board needs a custom operator for it")
+            notes.append(
+                f"{op} (at {output}) has no implementation for the NPU: the board needs a custom operator for it"
+            )
         return tuple(notes)
 
     def _share(self, done: float) -> float:

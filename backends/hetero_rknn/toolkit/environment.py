@@ -181,6 +181,7 @@ def _make(host: Host, place: Path, release: Release, python: Path, progress: Pro
         pip = [str(workspace / "bin" / "python"), "-I", "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
         pip += ["--disable-pip-version-check", "--no-compile", "--only-binary", ":all:"]
         # `--no-deps` for the toolkit, whose list has PyTorch and an OpenCV with windows in it.
+        wanted: tuple[tuple[list[str], tuple[str, ...]], ...]
         wanted = ([], release.requirements), (["--no-deps"], (f"rknn-toolkit2=={release.version}",))
         count = sum(len(names) for _, names in wanted) * 2
         told = 0

@@ -8,9 +8,7 @@ import re
 from hetero.compiling.report import LayerLoss
 
 # `[Conv] h_mm      0.99975 | 0.41761   0.99980 | 0.41761`: so far (cosine, distance), then alone.
-_ROW = re.compile(
-    r"^(?P<layer>\[.+?\] .+?)\s+(?P<so_far>\S+) \| \S+\s+(?P<own>\S+) \| \S+", re.MULTILINE
-)
+_ROW = re.compile(r"^(?P<layer>\[.+?\] .+?)\s+(?P<so_far>\S+) \| \S+\s+(?P<own>\S+) \| \S+", re.MULTILINE)
 
 
 def worst_layers(table: str, most: int = 5) -> tuple[LayerLoss, ...]:

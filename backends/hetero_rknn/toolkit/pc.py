@@ -1,8 +1,9 @@
 """The toolkit's simulator as a device, for numerics: what an NPU would answer, on a PC, without its speed.
 
-It computes in fp16 as the NPU does, overflow included, and it is the vendor's own. It has no cores and no clock: nothing
-about time can be learned from it. It runs what it has built itself and no `.rknn` file, so a program is compiled from its
-ONNX model when it is loaded, or for each new set of shapes when it is called. Only there when asked for by name.
+It computes in fp16 as the NPU does, overflow included, and it is the vendor's own. It has no cores and no clock:
+nothing about time can be learned from it. It runs what it has built itself and no `.rknn` file, so a program is
+compiled from its ONNX model when it is loaded, or for each new set of shapes when it is called. Only there when asked
+for by name.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def probe(host: Host) -> Device | None:
     if MACHINE not in host.simulate:
         return None
     found = environment.find(host)
-    notes = ("fp16 numerics only: it has no cores, and its times say nothing",)
+    notes: tuple[str, ...] = ("fp16 numerics only: it has no cores, and its times say nothing",)
     if found is None:
         find_python(host)
         notes += ("the environment of rknn-toolkit2 is made when the first program is loaded (0.65 GB)",)
@@ -91,7 +92,9 @@ def load(program: Program, device: Device, options: Mapping[str, Any], host: Hos
 
     if environment.find(host) is None:
         _log.warning("making the environment of rknn-toolkit2, which takes minutes and 0.65 GB, once")
-    executable = PcExecutable(program, options.get("pc_target") or TARGETS[0], environment.prepare(host, progress), host)
+    executable = PcExecutable(
+        program, options.get("pc_target") or TARGETS[0], environment.prepare(host, progress), host
+    )
     try:
         executable.warm_up()
     except BaseException:

@@ -59,7 +59,7 @@ class Worker:
         self.folder = Path(tempfile.mkdtemp(prefix=".work-" if scratch else "hetero-rknn-", dir=scratch))
         self._files = 0
         self._closing = threading.Lock()
-        # Of the environment, nothing may lead Python elsewhere; the toolkit's own thread pools stay as the user set them.
+        # Nothing of the environment may lead Python elsewhere; the rest, such as sizes of thread pools, is the user's.
         environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         try:
             with log.open("ab") as printed:

@@ -1,8 +1,8 @@
 """In place of PyTorch in the toolkit's environment, where this file is `torch/__init__.py` and `torch/nn/__init__.py`.
 
-rknn-toolkit2 imports PyTorch whatever it is asked to do, and touches two things of it when it is imported: the base class
-`torch.nn.Module` and the decorator `torch.no_grad`. It computes with it only to read PyTorch models and to quantise with
-the algorithm "gdq", and hetero asks for neither. PyTorch would add 0.9 GB, and several times that with the CUDA
+rknn-toolkit2 imports PyTorch whatever it is asked to do, and touches two things of it then: the base class
+`torch.nn.Module` and the decorator `torch.no_grad`. It computes with it only to read PyTorch models and to quantise
+with the algorithm "gdq", and hetero asks for neither. PyTorch would add 0.9 GB, and several times that with the CUDA
 libraries that PyPI's build of it brings.
 """
 

@@ -1,7 +1,7 @@
 """The toolkit's ways of saying that something went wrong, as one text for people.
 
-It raises `ValueError` with a whole traceback as its message, or gives -1 or None and prints a line that begins with `E`,
-in colours; what its C libraries print has a form of its own.
+It raises `ValueError` with a whole traceback as its message, or gives -1 or None and prints a line that begins with
+`E`, in colours; what its C libraries print has a form of its own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Runs in the toolkit's own environment, as a process: takes one question a line, gives one answer a line, in JSON.
 
-Imports nothing of hetero, and keeps to Python 3.9. Questions come on stdin, answers go to what was stdout; stdout itself
-and stderr lead to a log file, so that whatever the toolkit prints, from Python or from C, ends there. Arrays travel as
-`.npy` files in the working folder. The process ends when stdin does.
+Imports nothing of hetero, and keeps to Python 3.9. Questions come on stdin, answers go to what was stdout; stdout
+itself and stderr lead to a log file, so that whatever the toolkit prints, from Python or from C, ends there. Arrays
+travel as `.npy` files in the working folder. The process ends when stdin does.
 
 An answer is `{"ok": ...}` or `{"failed": WORDS, "stage": STAGE}`; before it may come `{"stage": STAGE}`.
 """
@@ -14,7 +14,8 @@ import json
 import os
 import struct
 import sys
-from typing import Any, Callable, Dict, List, Tuple  # noqa: UP035  Python 3.9
+from collections.abc import Callable
+from typing import Any
 
 
 class Failed(Exception):
@@ -24,32 +25,36 @@ class Failed(Exception):
 class Models:
     """The models that were built in this process, by the caller's numbers."""
 
-    def __init__(self, tell: Callable[[Dict[str, Any]], None]) -> None:
+    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
         self._tell = tell
-        self._built: Dict[int, Tuple[Any, List[str]]] = {}
+        self._built: dict[int, tuple[Any, list[str]]] = {}
         self.stage = ""
 
-    def hello(self) -> Dict[str, Any]:
+    def hello(self) -> dict[str, Any]:
         """Import the toolkit and make one of its objects, which imports the rest."""
         self._begin("import")
         import numpy
         from rknn.api import RKNN
 
         RKNN(verbose=False).release()
-        return {"python": "%d.%d.%d" % sys.version_info[:3], "numpy": numpy.__version__, "toolkit": _toolkit_version()}
+        return {
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "numpy": numpy.__version__,
+            "toolkit": _toolkit_version(),
+        }
 
     def build(
         self,
         number: int,
         model: str,
         target: str,
-        shapes: Dict[str, List[int]],
+        shapes: dict[str, list[int]],
         free: bool,
         dataset: str,
-        config: Dict[str, Any],
-        build: Dict[str, Any],
+        config: dict[str, Any],
+        build: dict[str, Any],
         out: str,
-    ) -> Dict[str, Any]:
+    ) -> dict[str, Any]:
         """ONNX to `.rknn`, and make the simulator ready.
 
         Args:
@@ -84,7 +89,7 @@ class Models:
         self._built[number] = (rknn, inputs)
         return {"inputs": inputs}
 
-    def infer(self, number: int, inputs: Dict[str, str], outputs: List[str]) -> Dict[str, Any]:
+    def infer(self, number: int, inputs: dict[str, str], outputs: list[str]) -> dict[str, Any]:
         """Run a model in the simulator.
 
         Args:
@@ -103,12 +108,12 @@ class Models:
         formats = ["nchw" if array.ndim == 4 else "nhwc" for array in arrays]
         answer = rknn.inference(inputs=arrays, data_format=formats)
         if answer is None or len(answer) != len(outputs):
-            raise Failed("inference gave %s" % ("nothing" if answer is None else "%d outputs" % len(answer)))
-        for array, path in zip(answer, outputs):
+            raise Failed(f"inference gave {'nothing' if answer is None else f'{len(answer)} outputs'}")
+        for array, path in zip(answer, outputs):  # noqa: B905  Python 3.9
             numpy.save(path, numpy.asarray(array))
         return {}
 
-    def reference(self, model: str, inputs: Dict[str, str], outputs: Dict[str, str]) -> Dict[str, Any]:
+    def reference(self, model: str, inputs: dict[str, str], outputs: dict[str, str]) -> dict[str, Any]:
         """Run the ONNX model in ONNX Runtime.
 
         Args:
@@ -124,11 +129,11 @@ class Models:
         settings.log_severity_level = 3
         session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
         answer = session.run(list(outputs), {name: numpy.load(path) for name, path in inputs.items()})
-        for array, path in zip(answer, outputs.values()):
+        for array, path in zip(answer, outputs.values()):  # noqa: B905
             numpy.save(path, array)
         return {}
 
-    def analyse(self, number: int, inputs: Dict[str, str], folder: str) -> Dict[str, Any]:
+    def analyse(self, number: int, inputs: dict[str, str], folder: str) -> dict[str, Any]:
         """The toolkit's own account of where precision is lost, as the text that it writes.
 
         Args:
@@ -138,11 +143,13 @@ class Models:
         """
         self._begin("analyse")
         rknn, names = self._built[number]
-        self._done(rknn.accuracy_analysis(inputs=[inputs[name] for name in names], output_dir=folder), "accuracy_analysis")
+        self._done(
+            rknn.accuracy_analysis(inputs=[inputs[name] for name in names], output_dir=folder), "accuracy_analysis"
+        )
         with open(os.path.join(folder, "error_analysis.txt"), encoding="utf-8", errors="replace") as file:
             return {"text": file.read()}
 
-    def drop(self, number: int) -> Dict[str, Any]:
+    def drop(self, number: int) -> dict[str, Any]:
         """Free a model."""
         self._begin("free")
         self._built.pop(number)[0].release()
@@ -154,7 +161,7 @@ class Models:
 
     def _done(self, code: Any, call: str) -> None:
         if code != 0:
-            raise Failed("%s gave %r" % (call, code))
+            raise Failed(f"{call} gave {code!r}")
 
 
 def _toolkit_version() -> str:
@@ -166,7 +173,7 @@ def _toolkit_version() -> str:
         return "unknown"
 
 
-def _input_names(path: str) -> List[str]:
+def _input_names(path: str) -> list[str]:
     """The inputs that a `.rknn` file says it has. The toolkit drops what the model does not use.
 
     The file: `RKNN`, at 16 the length of the body, which begins at 64; behind it a length and a description in JSON.
@@ -197,7 +204,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
-    def tell(answer: Dict[str, Any]) -> None:
+    def tell(answer: dict[str, Any]) -> None:
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
@@ -205,15 +212,15 @@ def main() -> None:
     for line in questions:
         question = json.loads(line)
         try:
-            answer: Dict[str, Any] = {"ok": getattr(models, question.pop("ask"))(**question)}
+            answer: dict[str, Any] = {"ok": getattr(models, question.pop("ask"))(**question)}
         except Exception as error:
             import traceback
 
             traceback.print_exc()
-            words = str(error) if isinstance(error, Failed) else "%s: %s" % (type(error).__name__, error)
+            words = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
             answer = {"failed": words, "stage": models.stage}
         except SystemExit as error:  # the toolkit calls exit() here and there
-            answer = {"failed": "it called exit(%r)" % (error.code,), "stage": models.stage}
+            answer = {"failed": f"it called exit({error.code!r})", "stage": models.stage}
         # What C has printed would else come when the process ends.
         ctypes.CDLL(None).fflush(None)
         tell(answer)
