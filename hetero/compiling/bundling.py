@@ -107,7 +107,7 @@ def _table(workspace: Path, program: Program, entry: Entry, count: int) -> dict[
     report = entry.report
     stem = _plain(program.artifact("onnx").file.stem)
     sizes = "_".join("x".join(map(str, shape)) for shape in report.shapes.values())
-    several = any(isinstance(dim, str | None) for spec in program.inputs for dim in spec.shape or (None,))
+    several = any(spec.shape is None or any(type(dim) is not int for dim in spec.shape) for spec in program.inputs)
     name = ".".join([stem, _plain(report.target), _plain(report.precision), *([_plain(sizes)[:80]] if several else [])])
     suffix = entry.artifact.suffix
     shutil.copyfile(entry.artifact, workspace / f"{name}{suffix}")

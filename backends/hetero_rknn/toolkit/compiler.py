@@ -94,11 +94,13 @@ def compile_program(request: CompileRequest, out: Path, host: Host, progress: Pr
 
 def build_arguments(program: Program, target: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """What the worker's `build` needs of every model."""
-    free = any(type(dim) is not int for spec in program.inputs for dim in spec.shape or (None,))
+    free = any(spec.shape is None or any(type(dim) is not int for dim in spec.shape) for spec in program.inputs)
+    # The toolkit drops inputs that nothing reads, and refuses to be told of their shapes.
+    used = used_inputs(program)
     return {
         "model": str(program.artifact("onnx").file.absolute()),
         "target": target,
-        "shapes": {name: list(shape) for name, shape in shapes.items()},
+        "shapes": {name: list(shape) for name, shape in shapes.items() if name in used},
         "free": free,
     }
 
@@ -168,7 +170,7 @@ class _Compilation:
     def _dataset(self) -> str:
         """The calibration data in the toolkit's form: a line of files for each sample."""
         self._progress("write the calibration data", 0.0)
-        used = _used_inputs(self._request.program)
+        used = used_inputs(self._request.program)
         lines = [
             " ".join(self._worker.save({name: sample[name] for name in sample if name in used}).values())
             for sample in self._request.calibration
@@ -196,8 +198,8 @@ class _Compilation:
         return errors
 
 
-def _used_inputs(program: Program) -> set[str]:
-    """The inputs that some node reads, those of subgraphs included. Of the others the toolkit wants no data."""
+def used_inputs(program: Program) -> set[str]:
+    """The inputs that some node reads, those of subgraphs included."""
     import onnx
 
     def names(graph: onnx.GraphProto) -> set[str]:

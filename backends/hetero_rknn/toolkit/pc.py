@@ -128,13 +128,11 @@ class PcExecutable(Executable):
         self.details = {"rknn-toolkit2": found.version, "pc_target": target, "precision": "fp16"}
 
     def warm_up(self) -> None:
-        """Start the process, and build the model where its shapes are fixed. Errors as `load`."""
+        """Start the process, and build the model for the shapes that are known. Errors as `load`."""
         worker = self._started()
-        shapes = [spec.shape for spec in self._program.inputs]
-        if all(shape is not None and all(type(dim) is int for dim in shape) for shape in shapes):
-            self._model(worker, tuple(tuple(int(dim or 0) for dim in shape or ()) for shape in shapes))
-        else:
-            worker.try_toolkit()
+        worker.try_toolkit()
+        for shapes in self._known_shapes()[:_MOST_MODELS]:
+            self._model(worker, shapes)
 
     def run(self, inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
         """Run once; see `Executable.run`. The first call with new shapes compiles for them, which takes seconds."""
@@ -205,6 +203,15 @@ class PcExecutable(Executable):
             raise Unsupported(f"{error.problem} ({told})") from None
         self._models[shapes] = self._count
         return self._count
+
+    def _known_shapes(self) -> list[_Shapes]:
+        """Those that the program has, or that its compiled artifacts were made for."""
+        names = [spec.name for spec in self._program.inputs]
+        fixed = {spec.name: tuple(dim for dim in spec.shape or () if type(dim) is int) for spec in self._program.inputs}
+        if all(spec.shape is not None and len(fixed[spec.name]) == len(spec.shape) for spec in self._program.inputs):
+            return [tuple(fixed[name] for name in names)]
+        compiled = (artifact.shapes for artifact in self._program.artifacts_of("rknn"))
+        return list(dict.fromkeys(tuple(shapes[name] for name in names) for shapes in compiled if shapes))
 
     def _output(self, array: Array, spec: TensorSpec) -> Array:
         """In the program's dtype (the toolkit gives float32 for float16), and without a dimension where it has none."""
