@@ -42,6 +42,9 @@ OPTIONS: tuple[Option, ...] = (
 #: The name of the artifact in the folder that is compiled into.
 FILE = "model.rknn"
 
+#: What to do about inputs without a dimension.
+SCALARS = "give them the shape [1] in the model, or make constants of them"
+
 _SHARES = {
     "import": 0.0,
     "load": 0.05,
@@ -56,6 +59,9 @@ _ANALYSED = 0.9
 
 def compile_program(request: CompileRequest, out: Path, host: Host, progress: Progress) -> CompileReport:
     """See `Backend.compile`."""
+    refusal = refused(request.shapes)
+    if refusal:
+        raise CompileError(f"{request.program.name!r} for {request.target}: {refusal}", fix=SCALARS)
     environment = prepare(host, progress)
     started = time.monotonic()
     log = new_log(host, request.target)
@@ -89,6 +95,14 @@ def compile_program(request: CompileRequest, out: Path, host: Host, progress: Pr
         layers=layers,
         notes=notes,
         seconds=round(time.monotonic() - started, 2),
+    )
+
+
+def refused(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Why the toolkit cannot take a program with inputs of these shapes; empty when it can, as far as is known."""
+    scalars = [name for name, shape in shapes.items() if not shape]
+    return (
+        f"the simulator of rknn-toolkit2 fails on inputs without a dimension ({', '.join(scalars)})" if scalars else ""
     )
 
 

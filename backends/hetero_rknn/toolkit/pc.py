@@ -31,7 +31,7 @@ from hetero.backend import (
 from hetero.errors import ClosedError
 from hetero.tensors import shape_text
 from hetero_rknn.toolkit import environment
-from hetero_rknn.toolkit.compiler import FILE, build_arguments
+from hetero_rknn.toolkit.compiler import FILE, SCALARS, build_arguments, refused
 from hetero_rknn.toolkit.interpreters import find_python
 from hetero_rknn.toolkit.process import ToolkitFailed, Worker
 from hetero_rknn.toolkit.releases import TARGETS
@@ -183,11 +183,14 @@ class PcExecutable(Executable):
         if shapes in self._models:
             self._models.move_to_end(shapes)
             return self._models[shapes]
+        named = dict(zip((spec.name for spec in self._program.inputs), shapes, strict=True))
+        refusal = refused(named)
+        if refusal:
+            raise Unsupported(refusal, fix=SCALARS)
         if len(self._models) >= _MOST_MODELS:
             _, oldest = self._models.popitem(last=False)
             worker.ask("drop", number=oldest)
         self._count += 1
-        named = dict(zip((spec.name for spec in self._program.inputs), shapes, strict=True))
         try:
             worker.ask(
                 "build",

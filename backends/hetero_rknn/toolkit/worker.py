@@ -102,8 +102,6 @@ class Models:
 
         rknn, names = self._built[number]
         arrays = [numpy.load(inputs[name]) for name in names]
-        # The simulator fails on arrays without a dimension.
-        arrays = [array.reshape(1) if array.ndim == 0 else array for array in arrays]
         # Else what has four dimensions is taken for NHWC.
         formats = ["nchw" if array.ndim == 4 else "nhwc" for array in arrays]
         answer = rknn.inference(inputs=arrays, data_format=formats)

@@ -233,7 +233,9 @@ def test_int8_that_is_too_far_off_is_refused_with_the_layers_that_lose_most(
 ) -> None:
     model = models.double(tmp_path / "poor_int8.onnx")
     data = samples(tmp_path / "data", np.float32([9, 1, 1, 1]))
-    with pytest.raises(CompileError, match=r"y has cosine 0\.\d+\n.*loses most: \[Conv\] h_mm, alone to 0\.91") as caught:
+    with pytest.raises(
+        CompileError, match=r"y has cosine 0\.\d+\n.*loses most: \[Conv\] h_mm, alone to 0\.91"
+    ) as caught:
         compile_here(model, int8=True, calibration=[data])
     assert "--force" in caught.value.fix
     assert not (tmp_path / "bundle").exists()
@@ -245,9 +247,7 @@ def test_int8_that_is_too_far_off_is_refused_with_the_layers_that_lose_most(
 
 def test_a_lower_demand_is_met_by_the_same_artifact(compile_here: Compile, tmp_path: Path) -> None:
     data = samples(tmp_path / "data", np.float32([9, 1, 1, 1]))
-    compiled = compile_here(
-        models.double(tmp_path / "poor_int8.onnx"), int8=True, calibration=[data], min_cosine=0.1
-    )
+    compiled = compile_here(models.double(tmp_path / "poor_int8.onnx"), int8=True, calibration=[data], min_cosine=0.1)
     assert compiled.reports[0].layers == (), "nobody asked where it loses"
     with pytest.raises(CompileError, match="loses most"):
         compile_here(tmp_path / "poor_int8.onnx", int8=True, calibration=[data])
@@ -283,10 +283,19 @@ def test_operators_without_an_implementation_are_told(compile_here: Compile, tmp
     assert "Det (at y)" in compiled.reports[0].notes[0]
 
 
-def test_images_scalars_and_half_precision_go_through(compile_here: Compile, tmp_path: Path) -> None:
+def test_inputs_without_a_dimension_are_refused_before_the_simulator_fails_on_them(
+    compile_here: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hetero_rknn.toolkit.compiler.Worker", no_worker)
+    with pytest.raises(CompileError, match=r"inputs without a dimension \(x\)") as caught:
+        compile_here(models.double(tmp_path / "scalar.onnx", ()))
+    assert "[1]" in caught.value.fix
+
+
+def test_images_and_half_precision_go_through(compile_here: Compile, tmp_path: Path) -> None:
     from onnx import helper
 
-    ends = [models.tensor("x", [1, 3, 4, 5]), models.tensor("k", []), models.tensor("y", [1, 3, 4, 5])]
+    ends = [models.tensor("x", [1, 3, 4, 5]), models.tensor("k", [1]), models.tensor("y", [1, 3, 4, 5])]
     model = models.save(tmp_path / "image.onnx", [helper.make_node("Mul", ["x", "k"], ["y"])], ends[:2], ends[2:])
     assert compile_here(model).reports[0].outputs[0].cosine == pytest.approx(1)
     half = models.double(tmp_path / "half.onnx", (4,), np.float16)

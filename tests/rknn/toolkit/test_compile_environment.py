@@ -150,7 +150,7 @@ def test_the_environment_that_the_user_names_is_used(toolkit: Path, tmp_path: Pa
 def test_a_named_environment_without_the_toolkit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     host = hetero.Host(environ={"HETERO_RKNN_TOOLKIT": str(tmp_path)}, cache=tmp_path)
-    with pytest.raises(Unavailable, match="there is no .*bin/python"):
+    with pytest.raises(Unavailable, match=r"there is no .*bin/python"):
         environment.find(host)
     (tmp_path / "bin" / "python").touch()
     with pytest.raises(Unavailable, match="not installed there"):

@@ -133,7 +133,9 @@ def test_the_digest_changes_with_names_shapes_and_values() -> None:
     assert digest_of([base]) == digest_of([{"x": np.zeros((2, 2), np.float32)}])
 
 
-@pytest.mark.parametrize(("count", "most", "taken"), [(10, 4, [0, 3, 6, 9]), (3, 4, [0, 1, 2]), (1, 4, [0]), (5, 1, [0])])
+@pytest.mark.parametrize(
+    ("count", "most", "taken"), [(10, 4, [0, 3, 6, 9]), (3, 4, [0, 1, 2]), (1, 4, [0]), (5, 1, [0])]
+)
 def test_samples_to_compare_are_spread_over_all(count: int, most: int, taken: list[int]) -> None:
     given = [{"x": np.full(1, place)} for place in range(count)]
     assert [int(sample["x"][0]) for sample in evenly(given, most)] == taken

@@ -65,7 +65,9 @@ def test_where_it_cannot_be_had_the_reason_is_told(tmp_path: Path, monkeypatch: 
         pc.probe(host)
 
 
-def test_it_answers_and_says_that_it_is_simulated(make_runtime: MakeRuntime, pc_host: hetero.Host, tmp_path: Path) -> None:
+def test_it_answers_and_says_that_it_is_simulated(
+    make_runtime: MakeRuntime, pc_host: hetero.Host, tmp_path: Path
+) -> None:
     runtime = make_runtime(Rknn, CpuBackend, host=pc_host)
     session = runtime.load(models.two_outputs(tmp_path / "two.onnx"))
     x, y = np.float32([1, 2, 3, 4]), np.float32([5, 6, 7, 8])
@@ -99,11 +101,16 @@ def test_a_bundles_compiled_shapes_are_ready_when_it_is_loaded(
 
 
 def test_dtypes_and_ranks_are_the_programs(load: Load, tmp_path: Path) -> None:
+    from onnx import helper
+
     half = load(models.double(tmp_path / "half.onnx", (4,), np.float16))
     assert half.run({"x": np.ones(4, np.float16)}, Call())["y"].dtype == np.float16
-    scalar = load(models.double(tmp_path / "scalar.onnx", ()))
-    answer = scalar.run({"x": np.array(3, np.float32)}, Call())["y"]
-    assert (answer.shape, float(answer)) == ((), 6.0)
+    node = helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)
+    total = load(models.save(tmp_path / "sum.onnx", [node], [models.tensor("x", [4])], [models.tensor("y", [])]))
+    answer = total.run({"x": np.ones(4, np.float32)}, Call())["y"]
+    assert (answer.shape, float(answer)) == ((), 4.0)
+    with pytest.raises(Unsupported, match="without a dimension"):
+        load(models.double(tmp_path / "scalar.onnx", ()))
 
 
 def test_a_model_that_the_toolkit_refuses_goes_to_the_next_device(

@@ -1,5 +1,7 @@
 """A stand-in for `rknn.api`, see README.md. The name of the model's graph chooses what goes wrong."""
 
+# ruff: noqa: T201  the toolkit prints
+
 from __future__ import annotations
 
 import ctypes
@@ -124,7 +126,7 @@ class RKNN:
             if array.dtype == np.float64:
                 print("\x1b[1;31mE\x1b[0m \x1b[1;31minference: Unsupport inputs[0].dtype: float64\x1b[0m")
                 return None
-            if array.ndim == 0:
+            if not self.shapes[name]:
                 raise IndexError("list index out of range")
             if array.ndim == 4 and form != "nchw":
                 self._refuse("inference", f"The input(ndarray) shape {array.shape} is wrong, expect 'nhwc'!")
@@ -139,14 +141,13 @@ class RKNN:
         for name in self.all_inputs:
             feed.setdefault(name, np.zeros(self.shapes[name], np.float32))
         session = onnxruntime.InferenceSession(self.path, providers=["CPUExecutionProvider"])
-        for value in session.get_inputs():
-            if not value.shape:
-                feed[value.name] = feed[value.name].reshape(())
         answer = session.run(None, feed)
         # The toolkit computes float16 as float32.
         answer = [array.astype(np.float32) if array.dtype == np.float16 else array for array in answer]
         if self.quantized and self.fault == "poor_int8":
-            answer = [np.sign(array) * np.arange(array.size).reshape(array.shape).astype(array.dtype) for array in answer]
+            answer = [
+                np.sign(array) * np.arange(array.size).reshape(array.shape).astype(array.dtype) for array in answer
+            ]
         if self.fault == "overflow":
             answer = [np.full_like(array, np.nan) for array in answer]
         return answer
@@ -161,14 +162,16 @@ class RKNN:
         return None
 
     def _read_dataset(self, dataset: str) -> None:
-        for line in open(dataset).read().splitlines():
+        with open(dataset) as file:
+            lines = file.read().splitlines()
+        for line in lines:
             files = line.split()
             if len(files) != len(self.inputs):
                 self._refuse("build", f"{len(files)} files for {len(self.inputs)} inputs!")
-            for name, file in zip(self.inputs, files, strict=True):
-                shape = list(np.load(file).shape)
+            for name, path in zip(self.inputs, files, strict=True):
+                shape = list(np.load(path).shape)
                 if shape != self.shapes[name]:
-                    self._refuse("build", f"The input({file!r}) shape {shape} is wrong, expect {self.shapes[name]}!")
+                    self._refuse("build", f"The input({path!r}) shape {shape} is wrong, expect {self.shapes[name]}!")
 
     def _refuse(self, call: str, words: str) -> None:
         print(f"\x1b[1;31mE\x1b[0m \x1b[1;31m{call}: {_TRACEBACK.format(words)}\x1b[0m")
