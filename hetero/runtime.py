@@ -19,7 +19,9 @@ from hetero.backend import Backend, BackendFactory, Device, Host
 from hetero.bundle import Source, open_program
 from hetero.cache import key_of
 from hetero.compiling.build import MIN_COSINE, Compiled, Settings, compile_program
-from hetero.compiling.report import Progress, Sample
+from hetero.compiling.report import Progress
+from hetero.compiling.samples import Source as Samples
+from hetero.compiling.shapes import Given
 from hetero.errors import ClosedError, OptionError, Unavailable
 from hetero.options import check_options
 from hetero.plugins import BrokenPlugin, Plugins
@@ -272,10 +274,10 @@ class Runtime:
         target: str | Sequence[str],
         *,
         out: str | os.PathLike[str] | None = None,
-        shapes: Iterable[tuple[str, Sequence[int]]] = (),
+        shapes: Given = (),
         int8: bool = False,
-        calibration: Iterable[str | os.PathLike[str] | Sample] = (),
-        check: Iterable[str | os.PathLike[str] | Sample] = (),
+        calibration: Samples | Iterable[Samples] = (),
+        check: Samples | Iterable[Samples] = (),
         min_cosine: float = MIN_COSINE,
         options: Options | None = None,
         force: bool = False,
@@ -289,8 +291,8 @@ class Runtime:
             target: What to compile for (`rk3588`), or several; the devices need not be here.
             out: The bundle; `NAME.hetero` in the working folder when not given. Artifacts of other targets that are in
                 it stay.
-            shapes: Sizes of inputs or dimensions, `[("mel", (1, 80, 3000))]`, needed where they are not fixed; a name
-                that is there several times makes an artifact for each.
+            shapes: Sizes of inputs or dimensions, `{"mel": (1, 80, 3000)}`, needed where they are not fixed; in a list
+                of pairs a name may be there several times and makes an artifact for each.
             int8: Quantise; needs calibration data.
             calibration: Typical inputs: `.npy` and `.npz` files, recordings for a Whisper encoder, folders of them, or
                 mappings from input name to array.

@@ -140,7 +140,7 @@ def _echo(compiled: Compiled, min_cosine: float) -> None:
             rows.append(
                 (report.target, report.precision, shapes, output.name, cosine, worst, f"{output.largest:.3g}", took)
             )
-    echo_table(("target", "precision", "shapes", "output", "cosine", "max error", "largest", "compiled in"), rows)
+    echo_table(("target", "precision", "shapes", "output", "cosine", "max error", "largest", "took"), rows)
     first = compiled.reports[0]
     count = "1 sample" if first.samples == 1 else f"{first.samples} samples"
     click.echo(f"compared with ONNX Runtime in the simulator of {first.compiler}, on {first.sampled} ({count})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -48,8 +49,8 @@ class Settings:
 
     shapes: Given = ()
     int8: bool = False
-    calibration: Iterable[Source] = ()
-    check: Iterable[Source] = ()
+    calibration: Source | Iterable[Source] = ()
+    check: Source | Iterable[Source] = ()
     min_cosine: float = MIN_COSINE
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     force: bool = False
@@ -121,7 +122,7 @@ class _Data:
 
     @classmethod
     def read(cls, program: Program, buckets: tuple[Bucket, ...], settings: Settings) -> _Data:
-        given, check = list(settings.calibration), list(settings.check)
+        given, check = _sources(settings.calibration), _sources(settings.check)
         if settings.int8 and not given:
             from hetero.whisper.calibration import takes_mel
 
@@ -150,6 +151,13 @@ class _Data:
             min_cosine=settings.min_cosine,
             options=options,
         )
+
+
+def _sources(given: Source | Iterable[Source]) -> list[Source]:
+    """One source is as good as a list of one."""
+    if isinstance(given, str | os.PathLike | Mapping):
+        return [given]
+    return list(given)
 
 
 def _check_model(program: Program) -> None:

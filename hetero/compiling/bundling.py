@@ -61,9 +61,12 @@ def write_bundle(folder: Path, program: Program, entries: Sequence[Entry], find:
         OSError: The folder cannot be written.
     """
     check_place(folder, program, find)
+    folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    workspace = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    workspace = scratch / folder.name
     try:
+        workspace.mkdir()
         content, files = _start(folder, program, find)
         new = [_table(workspace, program, entry, len(entries)) for entry in entries]
         taken = {_identity(table) for table in new}
@@ -73,11 +76,10 @@ def write_bundle(folder: Path, program: Program, entries: Sequence[Entry], find:
             _copy(files.get(name), workspace / name)
         content["artifact"] = [*kept, *new]
         (workspace / MANIFEST).write_text(f"{_ABOVE}\n\n{manifest_text(content)}", encoding="utf-8")
-        workspace.chmod(0o755 & ~_umask())
         open_bundle(workspace, find)
         _swap(workspace, folder)
     finally:
-        shutil.rmtree(workspace, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _start(folder: Path, program: Program, find: Find) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -157,12 +159,6 @@ def _swap(workspace: Path, folder: Path) -> None:
             raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _plain(name: str) -> str:

@@ -15,8 +15,8 @@ from hetero.tensors import TensorSpec, shape_text
 
 #: The shape of every input, by name in the program's order.
 Bucket = Mapping[str, tuple[int, ...]]
-#: Names of inputs or dimensions, each with sizes; a name may be there several times.
-Given = Iterable[tuple[str, Sequence[int]]]
+#: Names of inputs or dimensions, each with sizes; in pairs, a name may be there several times.
+Given = Iterable[tuple[str, Sequence[int]]] | Mapping[str, Sequence[int]]
 
 
 def buckets_of(program: Program, given: Given = ()) -> tuple[Bucket, ...]:
@@ -51,7 +51,7 @@ def _by_name(program: Program, given: Given) -> dict[str, list[tuple[int, ...]]]
     dims = sorted({dim for spec in program.inputs for dim in spec.shape or () if isinstance(dim, str)} - inputs)
     known = f"inputs: {', '.join(map(str, program.inputs))}" + (f"; dimensions: {', '.join(dims)}" if dims else "")
     values: dict[str, list[tuple[int, ...]]] = {}
-    for name, sizes in given:
+    for name, sizes in given.items() if isinstance(given, Mapping) else given:
         shape = tuple(sizes)
         if name not in inputs and name not in dims:
             raise OptionError(f"--shape: {program.name!r} has no input or dimension {name!r}", fix=known)

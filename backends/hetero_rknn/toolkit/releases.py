@@ -37,7 +37,8 @@ _COMMON = (
     # The build without windows, and the last one for numpy 1.
     "opencv-python-headless==4.11.0.86",
     "fast-histogram>=0.11",
-    "onnxruntime>=1.17.0",
+    # Later ones want a newer numpy or protobuf; without the limit pip fetches several before it finds that out.
+    "onnxruntime>=1.17.0,<1.27",
     # The toolkit imports pkg_resources, which later ones no longer have.
     "setuptools<81",
 )

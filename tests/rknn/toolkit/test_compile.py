@@ -87,6 +87,25 @@ def test_another_model_option_target_or_shape_is_compiled_anew(compile_here: Com
     assert compile_here(other, out=tmp_path / "other", **once).kept == (False,)
 
 
+def test_one_source_and_a_mapping_of_shapes_are_as_good_as_lists(compile_here: Compile, tmp_path: Path) -> None:
+    model = models.dynamic(tmp_path / "dynamic.onnx")
+    sample = {"x": np.ones((1, 8), np.float32)}
+    listed = compile_here(model, shapes=[("x", (1, 8))], int8=True, calibration=[sample])
+    single = compile_here(model, shapes={"x": (1, 8)}, int8=True, calibration=sample, check=())
+    data = samples(tmp_path / "data", sample["x"])
+    folder = compile_here(model, shapes={"x": (1, 8)}, int8=True, calibration=str(data))
+    assert (listed.kept, single.kept, folder.kept) == ((False,), (True,), (True,))
+
+
+def test_a_bundle_behind_a_link_is_written_where_the_link_leads(compile_here: Compile, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    compile_here(models.double(tmp_path / "double.onnx"), out=tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert open_bundle(tmp_path / "real").artifact("rknn").target == "rk3588"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
 def test_several_targets_are_artifacts_of_one_bundle(compile_here: Compile, tmp_path: Path) -> None:
     compiled = compile_here(models.double(tmp_path / "double.onnx"), ["rk3588", "RK3566", "rk3588"])
     program = open_bundle(compiled.bundle)
