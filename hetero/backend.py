@@ -26,6 +26,18 @@ has more than `lanes` calls in an executable at once, gives each of them a lane 
 device when something is raised, and keeps the record. What it asks: raise the errors named here where you can tell what
 happened, leave the inputs as they were, hand out arrays that nobody writes to later, and import the vendor's runtime in
 `probe` or `load`, not at import.
+
+A backend whose vendor has a compiler can also build artifacts from ONNX models, for `hetero compile`::
+
+    class Toy(Backend):
+        targets = ("toy1", "toy2")
+
+        def compiler(self, options):                # what artifacts are cached by; starts nothing
+            return "toycc 1.0"
+
+        def compile(self, request, out, progress):  # or: raise CompileError("op Foo is not supported")
+            (out / "model.toy").write_bytes(toycc(request.program.artifact("onnx").file, request.shapes))
+            return CompileReport(request.target, "toy", "model.toy", "toycc 1.0", "fp16", request.shapes, ...)
 """
 
 from __future__ import annotations
@@ -38,6 +50,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from hetero.cache import cache_dir
+from hetero.compiling.report import CompileReport, CompileRequest, Progress
 from hetero.errors import (
     DeviceLost,
     DeviceTimeout,
@@ -58,6 +71,8 @@ __all__ = [
     "Artifact",
     "Backend",
     "Call",
+    "CompileReport",
+    "CompileRequest",
     "Device",
     "DeviceLost",
     "DeviceTimeout",
@@ -160,6 +175,11 @@ class Option:
     choices: tuple[Any, ...] = ()
     minimum: float | None = None
     per_call: bool = False
+
+    @property
+    def type_name(self) -> str:
+        """The type for people: `int`, `str or int`."""
+        return " or ".join(kind.__name__ for kind in (self.type if isinstance(self.type, tuple) else (self.type,)))
 
 
 class Call:
@@ -335,11 +355,15 @@ class Backend(ABC):
         name: Unique among backends; letters, digits, `_` and `-`.
         options: What `load` understands.
         simulates: Machines that the backend can imitate when `host.simulate` names them.
+        targets: What it can compile ONNX models for (`rk3588`), in lower case; none when it cannot.
+        compile_options: What `compile` understands.
     """
 
     name: ClassVar[str]
     options: ClassVar[tuple[Option, ...]] = ()
     simulates: ClassVar[tuple[str, ...]] = ()
+    targets: ClassVar[tuple[str, ...]] = ()
+    compile_options: ClassVar[tuple[Option, ...]] = ()
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -381,6 +405,37 @@ class Backend(ABC):
     def trial_artifacts(self) -> Sequence[Artifact]:
         """The small program of `hetero doctor` (`y = x @ w + b`) in a form that devices take which take no ONNX."""
         return ()
+
+    def compiler(self, options: Mapping[str, Any]) -> str:
+        """Name and version of what `compile` would use (`rknn-toolkit2 2.5.0`): compiled artifacts are cached by it.
+
+        Cheap: nothing is installed or started.
+
+        Args:
+            options: A value for every one of `compile_options`, checked.
+
+        Raises:
+            Unavailable: It cannot be had on this machine; the reason and the fix.
+            Unsupported: This backend does not compile.
+        """
+        raise Unsupported(f"the backend {self.name!r} does not compile")
+
+    def compile(self, request: CompileRequest, out: Path, progress: Progress) -> CompileReport:
+        """Build an artifact from the program's ONNX model, and compare its answers with ONNX Runtime's.
+
+        The core keeps the result, refuses it when it falls short of `request.min_cosine`, and writes the bundle.
+
+        Args:
+            request: What to compile; shapes and data are checked.
+            out: An empty folder for the artifact. Removed when this raises.
+            progress: Told about stages; may raise, to stop.
+
+        Raises:
+            CompileError: The compiler refuses the model or fails; in its own words, and where its log is.
+            Unavailable: It is not here and cannot be fetched.
+            Unsupported: This backend does not compile.
+        """
+        raise Unsupported(f"the backend {self.name!r} does not compile")
 
     def close(self) -> None:  # noqa: B027
         """Free what the backend holds. Called once, after its executables are closed."""

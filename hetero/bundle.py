@@ -14,6 +14,8 @@ The format of `hetero.toml`, version 1::
     target = "rk3588"                # optional: what it was built for
     sha256 = "..."                   # optional: checked when the bundle is opened
     companions = { instructions = "denoiser.insts.bin" }    # optional: further files by role
+    shapes = { noisy = [1, 16000] }  # optional: the fixed shapes that it was compiled for, of every input
+    report = "denoiser.rk3588.json"  # optional: what `hetero compile` found out about it
 
     [[input]]                        # inputs and outputs; may be left out when an onnx artifact tells them
     name = "noisy"
@@ -108,17 +110,11 @@ def _open_file(path: Path) -> Program:
     )
 
 
-def open_bundle(folder: Path, find: Callable[[str], Program | None] = lambda name: None) -> Program:
-    """The program in a bundle.
-
-    Args:
-        folder: The folder that holds the `hetero.toml`.
-        find: The program of a kernel's name, or None.
+def read_manifest(folder: Path) -> Mapping[str, Any]:
+    """The content of a bundle's `hetero.toml`, unchecked.
 
     Raises:
-        BundleError: There is no `hetero.toml`, or it breaks the format; the message names the key.
-        ArtifactMissing: A file that it names is not there.
-        ProgramInvalid: A file that it names is not what it says.
+        BundleError: There is none, or it is not TOML.
     """
     if sys.version_info >= (3, 11):
         import tomllib
@@ -131,10 +127,25 @@ def open_bundle(folder: Path, find: Callable[[str], Program | None] = lambda nam
         hint = f"load {folder / models[0]} itself" if models else f"add a {MANIFEST} (docs: bundles)"
         raise BundleError(f"the folder {folder} has no {MANIFEST}", fix=hint)
     try:
-        content = tomllib.loads(manifest.read_text(encoding="utf-8"))
+        content: Mapping[str, Any] = tomllib.loads(manifest.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{manifest} is not valid TOML: {error}") from None
-    return _Manifest(manifest, content, find).program()
+    return content
+
+
+def open_bundle(folder: Path, find: Callable[[str], Program | None] = lambda name: None) -> Program:
+    """The program in a bundle.
+
+    Args:
+        folder: The folder that holds the `hetero.toml`.
+        find: The program of a kernel's name, or None.
+
+    Raises:
+        BundleError: There is no `hetero.toml`, or it breaks the format; the message names the key.
+        ArtifactMissing: A file that it names is not there.
+        ProgramInvalid: A file that it names is not what it says.
+    """
+    return _Manifest(folder / MANIFEST, read_manifest(folder), find).program()
 
 
 class _Manifest:
@@ -168,6 +179,8 @@ class _Manifest:
         if not outputs:
             raise self._wrong("[[input]] and [[output]] are needed, since no onnx artifact or kernel tells them")
         artifacts = tuple(told.artifacts[0] for told in programs)
+        for place, artifact in enumerate(artifacts, 1):
+            self._check_shapes(f"artifact {place}: shapes", artifact, inputs)
         padding = head.get("padding", "none")
         if padding not in ("none", "zeros", "repeat"):
             raise self._wrong(f"program.padding is {padding!r}, expected 'none', 'zeros' or 'repeat'")
@@ -190,7 +203,7 @@ class _Manifest:
 
     def _opened(self, where: str, entry: Mapping[str, Any], name: str) -> Program:
         """One artifact as a program, with inputs and outputs where its kind tells them."""
-        self._keys(where, entry, {"kind", "path", "name", "target", "sha256", "companions"})
+        self._keys(where, entry, {"kind", "path", "name", "target", "sha256", "companions", "shapes", "report"})
         kind = self._text(f"{where}: kind", entry.get("kind"))
         if kind == "kernel":
             kernel = self._text(f"{where}: name", entry.get("name"))
@@ -211,7 +224,32 @@ class _Manifest:
                 )
         if kind == "onnx":
             return open_onnx(path, name)
-        return Program(name, (), (), (Artifact(kind, path=path, target=target, companions=files),))
+        shapes = {
+            name: self._shape(f"{where}: shapes.{name}", shape)
+            for name, shape in self._table(f"{where}: shapes", entry.get("shapes", {})).items()
+        }
+        report = self._file(f"{where}: report", entry["report"]) if "report" in entry else None
+        artifact = Artifact(kind, path=path, target=target, companions=files, shapes=shapes, report=report)
+        return Program(name, (), (), (artifact,))
+
+    def _shape(self, where: str, value: Any) -> tuple[int, ...]:
+        if not isinstance(value, list) or not all(type(size) is int and size > 0 for size in value):
+            raise self._wrong(f"{where} is {value!r}, expected a list of sizes")
+        return tuple(value)
+
+    def _check_shapes(self, where: str, artifact: Artifact, inputs: tuple[TensorSpec, ...]) -> None:
+        """Fixed shapes are of every input, and such as the input may have."""
+        if not artifact.shapes:
+            return
+        if artifact.shapes.keys() != {spec.name for spec in inputs}:
+            raise self._wrong(f"{where} are of {sorted(artifact.shapes)}, the inputs are {[s.name for s in inputs]}")
+        for spec in inputs:
+            shape = artifact.shapes[spec.name]
+            if spec.shape is not None and (
+                len(shape) != len(spec.shape)
+                or any(type(dim) is int and dim != size for dim, size in zip(spec.shape, shape, strict=True))
+            ):
+                raise self._wrong(f"{where}.{spec.name} is {list(shape)}, which does not fit {spec}")
 
     def _file(self, where: str, value: Any) -> Path:
         text = self._text(where, value)

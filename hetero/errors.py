@@ -23,6 +23,7 @@
     ├── DispatchError                     no device gave an answer; `attempts` holds what was tried
     │   ├── AllDevicesFailed                  every candidate failed or refused
     │   └── FallbackForbidden                 the first candidate failed and fallback="forbid" was set
+    ├── CompileError                      a compiler refuses a model, or what it made answers wrongly
     ├── QueueFull                         more requests wait than may; nothing was started
     ├── DeadlineExceeded (TimeoutError)   the answer came too late, or the request was not started in time
     ├── PluginError                       a plugin broke the contract
@@ -165,6 +166,10 @@ class AllDevicesFailed(DispatchError):
 
 class FallbackForbidden(DispatchError):
     """The first candidate failed, and the caller had set fallback="forbid"."""
+
+
+class CompileError(HeteroError):
+    """A vendor's compiler refuses a model or fails, or what it made is too far from ONNX Runtime's answers."""
 
 
 class QueueFull(HeteroError):

@@ -67,8 +67,7 @@ def _checked(backend: str, option: Option, value: Any) -> Any:
     if tuple in kinds and isinstance(value, list):
         value = tuple(value)
     if not isinstance(value, kinds) or (bool not in kinds and isinstance(value, bool)):
-        names = " or ".join(kind.__name__ for kind in kinds)
-        raise OptionError(f"{where} is {value!r}, expected {names}: {option.help}")
+        raise OptionError(f"{where} is {value!r}, expected {option.type_name}: {option.help}")
     if option.choices and value not in option.choices:
         raise OptionError(f"{where} is {value!r}, expected one of {', '.join(map(str, option.choices))}")
     if option.minimum is not None and cast(float, value) < option.minimum:

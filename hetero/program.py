@@ -24,6 +24,9 @@ class Artifact:
         name: The kernel's name, for `kind="kernel"`.
         companions: Further files it needs, by role: `{"instructions": Path(...)}`.
         payload: An object in memory in place of a file (a kernel's specification).
+        shapes: The fixed shape of every input by name, of an artifact that takes no others; empty where it takes all
+            that the program does, or nobody says.
+        report: A JSON file with what compiling it found out (`hetero.compiling.report.CompileReport`).
     """
 
     kind: str
@@ -32,6 +35,12 @@ class Artifact:
     name: str | None = None
     companions: Mapping[str, Path] = field(default_factory=dict)
     payload: Any = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    report: Path | None = None
+
+    def takes(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether it runs inputs of these shapes, as far as it is known."""
+        return not self.shapes or all(self.shapes.get(name) == shape for name, shape in shapes.items())
 
     @property
     def file(self) -> Path:
@@ -107,6 +116,13 @@ class Program:
                 return artifact
         wanted = f"{kind} for {target}" if target else kind
         raise Unsupported(f"{self.name!r} has no artifact of kind {wanted}; it has {_kinds(self.artifacts)}")
+
+    def artifacts_of(self, kind: str, target: str | None = None) -> tuple[Artifact, ...]:
+        """All artifacts of that kind (and target, when given): one for each set of shapes that it was compiled for.
+
+        A backend chooses by the shapes of a request: `next(a for a in ... if a.takes(shapes))`.
+        """
+        return tuple(a for a in self.artifacts if a.kind == kind and target in (None, a.target))
 
 
 def _kinds(artifacts: Sequence[Artifact]) -> str:

@@ -10,8 +10,9 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,8 +20,9 @@ from numpy.typing import DTypeLike
 from hetero.backend import Access, Backend, BackendFactory, Device, Host
 from hetero.bundle import Source, open_program
 from hetero.cache import key_of
+from hetero.compiling.report import MIN_COSINE, Progress
 from hetero.errors import ClosedError, OptionError
-from hetero.machine import Absent, Machine, host_of
+from hetero.machine import Absent, Machine, host_of, names_of
 from hetero.memory.arrays import PooledArray
 from hetero.memory.pools import Pools
 from hetero.options import Options, check_options
@@ -38,6 +40,11 @@ from hetero.scheduler.verify import Verifier
 from hetero.scheduler.workers import Workers
 from hetero.session import Session
 from hetero.telemetry.records import Attempt, LoadRecord, Records
+
+if TYPE_CHECKING:
+    from hetero.compiling.build import Compiled
+    from hetero.compiling.samples import Source as Samples
+    from hetero.compiling.shapes import Given
 
 _log = logging.getLogger(__name__)
 
@@ -299,6 +306,63 @@ class Runtime:
             OptionError: An unknown backend or option, a bad value, or one that is settled at load.
         """
         return self._machine.check_call_options(options)
+
+    def compile(
+        self,
+        source: Source,
+        target: str | Sequence[str],
+        *,
+        out: str | os.PathLike[str] | None = None,
+        shapes: Given = (),
+        int8: bool = False,
+        calibration: Samples | Iterable[Samples] = (),
+        check: Samples | Iterable[Samples] = (),
+        min_cosine: float = MIN_COSINE,
+        options: Options | None = None,
+        force: bool = False,
+        anew: bool = False,
+        progress: Progress | None = None,
+    ) -> Compiled:
+        """Build artifacts for devices from an ONNX model, compare each with ONNX Runtime, and put them into a bundle.
+
+        Args:
+            source: As for `load`, with an ONNX artifact.
+            target: What to compile for (`rk3588`), or several; the devices need not be here.
+            out: The bundle; `NAME.hetero` in the working folder when not given. Artifacts of other targets that are in
+                it stay.
+            shapes: Sizes of inputs or dimensions, `{"mel": (1, 80, 3000)}`, needed where they are not fixed; in a list
+                of pairs a name may be there several times and makes an artifact for each.
+            int8: Quantise; needs calibration data.
+            calibration: Typical inputs: `.npy` and `.npz` files, recordings for a Whisper encoder, folders of them, or
+                mappings from input name to array.
+            check: Inputs to compare on; some of the calibration data, else random ones, when not given.
+            min_cosine: Refuse an artifact of which an output's cosine with ONNX Runtime's is less.
+            options: Compile options by backend: `{"rknn": {"auto_hybrid": True}}`.
+            force: Write the bundle even so.
+            anew: Compile although the same was compiled before.
+            progress: Told about each stage and how much of all is done.
+
+        Raises:
+            OptionError: An unknown target or option, or shapes that do not fit.
+            InputError: Calibration data that does not fit; every file with its reason.
+            ProgramError: `source` cannot be compiled, or `out` is something else.
+            CompileError: The compiler refuses the model, or the result is too far off. Nothing is written.
+            Unavailable: The compiler cannot be had on this machine.
+        """
+        self._check_open()
+        from hetero.compiling.build import Settings, compile_program
+
+        settings = Settings(shapes, int8, calibration, check, min_cosine, options or {}, force, anew)
+        return compile_program(
+            self.open(source),
+            names_of(target),
+            None if out is None else Path(out).expanduser(),
+            settings,
+            backends=self._machine.backends,
+            cache=self.host.cache,
+            find=self._plugins.program,
+            progress=progress or (lambda stage, done: None),
+        )
 
     def close(self, timeout: float = 10.0) -> None:
         """Close every session, then the backends. Requests in flight are waited for; calling it again does nothing.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hetero.backend import Artifact, Backend, Device, Executable, Host, Option, Program, Unavailable, Unsupported
+from hetero.backend import Artifact, Device, Executable, Host, Option, Program, Unavailable, Unsupported
 from hetero.errors import OptionError
 from hetero_rknn import finite, measure, simulated
 from hetero_rknn.drivers.contract import Driver
@@ -19,17 +19,19 @@ from hetero_rknn.perf import PerfLog
 from hetero_rknn.placement import Placement, place
 from hetero_rknn.platforms import PLATFORMS, Platform, platform_named, platform_of
 from hetero_rknn.system import system_report
+from hetero_rknn.toolkit import pc
+from hetero_rknn.toolkit.backend import CompilingBackend
 
 DEVICE = "rknn"
 
 _TOOLKIT = "hetero compile MODEL.onnx --target {target} -o BUNDLE/"
 
 
-class RknnBackend(Backend):
+class RknnBackend(CompilingBackend):
     """Rockchip's NPU, all of its cores as the lanes of one device."""
 
     name = "rknn"
-    simulates: ClassVar[tuple[str, ...]] = tuple(platform.name for platform in PLATFORMS)
+    simulates: ClassVar[tuple[str, ...]] = (*(platform.name for platform in PLATFORMS), pc.MACHINE)
     options: ClassVar[tuple[Option, ...]] = (
         Option(
             "core_mask",
@@ -76,6 +78,7 @@ class RknnBackend(Backend):
             "An answer with NaN or infinity: run the request on the next device, raise, or pass it on.",
             choices=finite.CHOICES,
         ),
+        *pc.OPTIONS,
     )
 
     def __init__(self, host: Host) -> None:
@@ -88,12 +91,15 @@ class RknnBackend(Backend):
         return self._simulated.simulators if self._simulated is not None else ()
 
     def probe(self) -> Sequence[Device]:
-        """The NPU of this board, or a simulated one where the user asked for that."""
-        imitated = next((name for name in self.host.simulate if name in self.simulates), None)
-        if imitated is not None:
-            platform = platform_named(imitated)
-            assert platform is not None
-            return [self._simulated_device(platform)]
+        """The NPU of this board, or a simulated one, or the toolkit's simulator, where the user asked for that."""
+        named = [platform_named(name) for name in self.host.simulate]
+        devices = [self._simulated_device(platform) for platform in named if platform is not None][:1]
+        on_pc = pc.probe(self.host)
+        if on_pc is not None:
+            devices.append(on_pc)
+        return devices or [self._real_device()]
+
+    def _real_device(self) -> Device:
         report = system_report(self.host)
         if report.platform is None:
             soc = report.properties.get("soc")
@@ -106,16 +112,14 @@ class RknnBackend(Backend):
                 f"the {report.platform.title} has an NPU, but neither librknnrt.so nor rknn-toolkit-lite2 is installed",
                 fix="install Rockchip's librknnrt.so as /usr/lib/librknnrt.so, or pip install rknn-toolkit-lite2",
             )
-        return [
-            Device(
-                DEVICE,
-                kind="npu",
-                description=f"Rockchip {report.platform.title} NPU, {_cores(report.platform)}",
-                lanes=report.platform.cores,
-                properties=report.properties,
-                notes=report.notes,
-            )
-        ]
+        return Device(
+            DEVICE,
+            kind="npu",
+            description=f"Rockchip {report.platform.title} NPU, {_cores(report.platform)}",
+            lanes=report.platform.cores,
+            properties=report.properties,
+            notes=report.notes,
+        )
 
     def load(self, program: Program, device: Device, options: Mapping[str, Any]) -> Executable:
         """See `Backend.load`. What can be told from files is checked before the vendor's runtime is touched."""
@@ -123,6 +127,8 @@ class RknnBackend(Backend):
             option.name: option.default if options.get(option.name) is None else options[option.name]
             for option in self.options
         }
+        if device.name == pc.MACHINE:
+            return pc.load(program, device, values, self.host)
         platform = self._platform(device)
         placements = _placements(platform, values)
         paths = self._files(program, device, platform)

@@ -14,7 +14,13 @@ from hetero.cli import runtime
 from hetero.cli.console import echo_json, echo_table, folder_size, size
 from hetero.errors import OptionError
 
-_KINDS = {"whisper": "converted speech models", "cpu": "optimised graphs", "costs.json": "learned costs"}
+_KINDS = {
+    "whisper": "converted speech models",
+    "cpu": "optimised graphs",
+    "compiled": "compiled models",
+    "rknn-toolkit2": "Rockchip's compiler",
+    "costs.json": "learned costs",
+}
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,17 @@ def _entries() -> list[Entry]:
 def _entry(path: Path, root: Path) -> Entry:
     name = path.relative_to(root)
     taken = folder_size(path) if path.is_dir() else path.lstat().st_size
-    return Entry(str(name), _KINDS.get(name.parts[0], ""), taken, path.lstat().st_mtime)
+    return Entry(str(name), _what(path, name.parts[0]), taken, path.lstat().st_mtime)
+
+
+def _what(path: Path, kind: str) -> str:
+    told = _KINDS.get(kind, "")
+    if kind != "compiled":
+        return told
+    from hetero.compiling.store import describe
+
+    detail = describe(path)
+    return f"{told}: {detail}" if detail else told
 
 
 def _named(name: str, entries: list[Entry]) -> list[Entry]:

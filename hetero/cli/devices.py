@@ -51,7 +51,7 @@ def device_dict(device: Device) -> dict[str, Any]:
 
 def option_dict(option: Option) -> dict[str, Any]:
     """A backend's option as JSON-ready values; its type by name."""
-    values: dict[str, Any] = {**plain(option), "type": _type_name(option)}
+    values: dict[str, Any] = {**plain(option), "type": option.type_name}
     return values
 
 
@@ -99,7 +99,7 @@ def _echo_options(rt: Runtime) -> None:
 def _type_text(option: Option) -> str:
     if option.choices:
         return " | ".join(map(_value_text, option.choices))
-    name = {"tuple": "a,b,..."}.get(_type_name(option), _type_name(option))
+    name = {"tuple": "a,b,..."}.get(option.type_name, option.type_name)
     return name if option.minimum is None else f"{name} >= {option.minimum:g}"
 
 
@@ -111,8 +111,3 @@ def _value_text(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
     return str(value) if value != "" else '""'
-
-
-def _type_name(option: Option) -> str:
-    kinds = option.type if isinstance(option.type, tuple) else (option.type,)
-    return " or ".join(kind.__name__ for kind in kinds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
+from hetero.array_files import load_arrays
 from hetero.errors import InputError, OptionError
 from hetero.program import Program
 from hetero.tensors import Array, TensorSpec, shape_text
@@ -37,14 +37,32 @@ def parse_pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, .
     """
     pairs: list[tuple[str, str]] = []
     for text in values:
-        name, equals, value = text.partition("=")
-        pair = (name.strip(), value.strip()) if equals else ("", text.strip())
-        if not pair[1] or (equals and not pair[0]):
-            raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE")
+        pair = _pair(text)
         if pair[0] in [other for other, _ in pairs]:
             raise click.BadParameter(f"{pair[0] or 'a value for all inputs'} is given twice")
         pairs.append(pair)
     return tuple(pairs)
+
+
+def parse_repeated_pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Pairs:
+    """As `parse_pairs`, but every value has a name, and a name may be there several times.
+
+    Raises:
+        click.BadParameter: An empty name or value.
+    """
+    pairs = tuple(_pair(text) for text in values)
+    for (name, _), text in zip(pairs, values, strict=True):
+        if not name:
+            raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE")
+    return pairs
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    pair = (name.strip(), value.strip()) if equals else ("", text.strip())
+    if not pair[1] or (equals and not pair[0]):
+        raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE")
+    return pair
 
 
 def input_options(command: Command) -> Command:
@@ -145,7 +163,7 @@ def _by_name(program: Program, given: Pairs, default: str | None) -> tuple[Named
         elif value in _GENERATED:
             default = value
         elif value.endswith(".npz"):
-            arrays = _load(Path(value), "--input")
+            arrays = load_arrays(Path(value), "--input")
             unknown = [name for name in arrays if name not in names]
             if unknown:
                 raise InputError(f"{value} holds {', '.join(unknown)}, no inputs of the program", fix=_known(program))
@@ -239,7 +257,7 @@ def _shape(text: str) -> tuple[int, ...]:
 def _read(spec: TensorSpec, text: str, sizes: _Sizes) -> tuple[Any, str]:
     """The value of one input, and where it comes from."""
     if text.endswith((".npy", ".npz")):
-        arrays = _load(Path(text), f"--input {spec.name}")
+        arrays = load_arrays(Path(text), f"--input {spec.name}")
         if "" in arrays:
             return arrays[""], text
         if spec.name not in arrays:
@@ -286,24 +304,6 @@ def _number(text: str) -> bool | int | float:
         return int(text)
     except ValueError:
         return float(text)
-
-
-def _load(path: Path, where: str) -> dict[str, Array]:
-    """The arrays of a file; the one of an `.npy` under the empty name. Nothing in it is executed."""
-    try:
-        # The file is opened here: numpy leaves it open when a zip archive turns out to be broken.
-        with path.expanduser().open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"": loaded}
-            with loaded:
-                return {name: loaded[name] for name in loaded.files}
-    except FileNotFoundError:
-        raise InputError(f"{where}: there is no file {path}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, OSError) as error:
-        raise InputError(
-            f"{where}: {path} cannot be read: {error}", fix="write it with numpy.save or numpy.savez, without objects"
-        ) from None
 
 
 def _generate(spec: TensorSpec, shape: tuple[int, ...], kind: str, random: np.random.Generator) -> Array:

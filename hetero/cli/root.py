@@ -14,7 +14,7 @@ import click
 
 from hetero.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, report
 
-_COMMANDS = ("devices", "doctor", "run", "bench", "transcribe", "trace", "models", "cache", "plugins")
+_COMMANDS = ("devices", "doctor", "run", "bench", "transcribe", "trace", "compile", "models", "cache", "plugins")
 
 _EXIT_CODES = """
 \b
@@ -93,6 +93,7 @@ def cli(ctx: click.Context, verbose: int) -> None:
         hetero bench model.onnx                   compare the devices on it
         hetero trace model.onnx -o trace.json     a timeline of what ran where
         hetero transcribe talk.mp3 -f srt         speech to text
+        hetero compile model.onnx --target rk3588 a bundle for an NPU
     """  # noqa: D301
     _log_to_stderr(verbose)
     for stream in (sys.stdout, sys.stderr):
