@@ -192,6 +192,7 @@ class Call:
             thread the order of its submits. A canary is not counted and has whatever its lane had before.
         options: What the caller gave for this call alone, checked: values of options with `per_call`.
         started: When the call began, on the scheduler's clock; 0 while the lane is free.
+        turn: Counts the runs on this lane.
         cancelled: Somebody has asked for the call to end; what it then raises is no failure of the device.
         outputs: The caller's own arrays for some of the outputs, or all, by name: C-contiguous, of the right dtype, of
             a shape that fits the specs but perhaps not this answer. An executable may write an output there and hand
@@ -201,7 +202,7 @@ class Call:
             outputs from it. 0 when the call begins.
     """
 
-    __slots__ = ("cancelled", "copy_seconds", "lane", "number", "options", "outputs", "started")
+    __slots__ = ("cancelled", "copy_seconds", "lane", "number", "options", "outputs", "started", "turn")
 
     def __init__(self, lane: int = 0) -> None:
         self.lane = lane
@@ -211,6 +212,7 @@ class Call:
         self.copy_seconds = 0.0
         self.outputs: Mapping[str, Array] | None = None
         self.started = 0.0
+        self.turn = 0
 
 
 class Pace(Protocol):

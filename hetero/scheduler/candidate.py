@@ -109,6 +109,8 @@ class Candidate:
         self._clock = clock
         self.expects = Expectations(costs if costs is not None else CostModel(), cost_key, watts)
         self._lock = threading.Lock()
+        self._cancels = threading.Lock()
+        self._cancelling = False
         self._run: Run | None = None
 
     @classmethod
@@ -238,8 +240,9 @@ class Candidate:
         if run is None:
             raise ClosedError("the session is closed")
         clock = self._clock
-        started = call.started = clock()
         call.cancelled = False
+        call.turn += 1
+        started = call.started = clock()
         call.copy_seconds = verify_seconds = 0.0
         try:
             outputs = run(inputs, call)
@@ -267,6 +270,9 @@ class Candidate:
         finally:
             call.started = 0.0
             call.options = NO_OPTIONS
+            if self._cancelling:
+                with self._cancels:  # else the lane's next run might be hit
+                    pass
         self.lanes.succeeded(call)
         self.expects.learn(inputs, seconds)
         attempts.append(
@@ -295,6 +301,31 @@ class Candidate:
         if self.verifier is None and isinstance(self.executable, Executable):
             call.outputs = arrays
 
+    def cancel(self, call: Call, turn: int) -> bool:
+        """Ask a run to end soon.
+
+        Args:
+            call: Its lane.
+            turn: Which run on the lane it is; one that has ended is let be, and so is the next.
+
+        Returns:
+            Whether the vendor's runtime could be asked.
+        """
+        with self._cancels:
+            self._cancelling = True  # a run that ends from now on waits for this to be over
+            try:
+                executable = self.executable
+                if executable is None or call.turn != turn or not call.started:
+                    return False
+                call.cancelled = True
+                call.cancelled = bool(executable.cancel(call))
+                return call.cancelled
+            except Exception:
+                _log.exception("%s: cancelling a call failed", self.name)
+                return False
+            finally:
+                self._cancelling = False
+
     def answer_canary(self, unit: Unit) -> bool:
         """Run the canary on a unit that is set aside. Returns whether it has recovered."""
         return ask_again(self.lanes, unit, self._check_canary, self.give_back)
@@ -309,6 +340,7 @@ class Candidate:
         canary, run = self.canary(), self._run
         if canary is None or run is None:
             return
+        call.turn += 1
         call.started = self._clock()
         try:
             outputs = run(canary.inputs, call)

@@ -108,6 +108,7 @@ class Flight:
         self._timers = timers
         self._lock = threading.Lock()
         self._turn = 0
+        self._lane_turn = 0
         self._assigned: Assignment | None = None
         self._running: Assignment | None = None
         self._done = False
@@ -166,6 +167,7 @@ class Flight:
                 self._turn += 1
                 turn = self._turn
                 self._running = (candidate, call)
+                self._lane_turn = call.turn + 1
                 inputs = request.inputs
                 if self._dispatcher.timeout is not None:
                     self._timer = self._timers.at(
@@ -205,8 +207,12 @@ class Flight:
                 self._finish(None, outputs)
             else:
                 self._go_on(candidate)
-        if failure is not None and not isinstance(failure, Exception):
-            raise failure  # KeyboardInterrupt and the like, in a thread that has helped out
+        try:
+            if failure is not None and not isinstance(failure, Exception):
+                raise failure  # KeyboardInterrupt and the like, in a thread that has helped out
+        finally:
+            # Its traceback has this frame, and with it the answer that another device may have given meanwhile.
+            failure = None
 
     def _go_on(self, candidate: Candidate) -> None:
         try:
@@ -241,17 +247,21 @@ class Flight:
 
     def _hung(self, turn: int) -> None:
         """The call takes longer than any healthy one: leave it, and go on elsewhere."""
-        running = self._running
-        if running is not None and not running[1].started:
-            return  # the device has answered, and the answer is being checked
+        limit = self._dispatcher.timeout or 0.0
+        with self._lock:
+            running, lane_turn = self._running, self._lane_turn
+            if running is not None and self._turn == turn and not running[1].started:
+                # It has not begun, or the device has answered and the answer is being checked.
+                at = self._dispatcher.board.clock() + limit
+                self._timer = self._timers.at(at, functools.partial(self._hung, turn))
+                return
         given_up = self._give_up(turn)
         if given_up is None:
             return
         candidate, call = given_up
-        limit = self._dispatcher.timeout or 0.0
         error = DeviceTimeout(f"no answer within {limit:g} s")
         candidate.failed(error, limit, self._request.record.attempts, call)
-        _cancel(candidate, call)
+        candidate.cancel(call, lane_turn)
         self._workers.do(functools.partial(self._go_on, candidate))
 
     def _too_late(self) -> None:
@@ -263,18 +273,20 @@ class Flight:
         if self._dispatcher.board.leave(request):
             self._finish(error)
             return
-        given_up = self._give_up(self._turn)
+        with self._lock:
+            turn, lane_turn = self._turn, self._lane_turn
+        given_up = self._give_up(turn)
         if given_up is not None:
             candidate, call = given_up
             request.record.attempts.append(candidate.cancelled(call, "the deadline passed"))
-            _cancel(*given_up)
+            candidate.cancel(call, lane_turn)
         self._finish(error)
 
     def _interrupt(self) -> bool:
         """Cancel a running call, where the vendor can."""
         with self._lock:
-            running, turn = self._running, self._turn
-        if running is None or not _cancel(*running):
+            running, turn, lane_turn = self._running, self._turn, self._lane_turn
+        if running is None or not running[0].cancel(running[1], lane_turn):
             return False
         if self._give_up(turn) is None:
             # It has ended in this moment: for the cancellation, or with an answer that came first.
@@ -312,16 +324,3 @@ class Flight:
             if self._timer is not None:
                 self._timer.cancel()
         return running
-
-
-def _cancel(candidate: Candidate, call: Call) -> bool:
-    executable = candidate.executable
-    try:
-        if executable is None:
-            return False
-        call.cancelled = True
-        call.cancelled = executable.cancel(call)
-        return call.cancelled
-    except Exception:
-        _log.exception("%s: cancelling a call failed", candidate.name)
-        return False

@@ -11,7 +11,7 @@ import numpy as np
 import hetero
 from hetero.backend import Array, Call
 from hetero.scheduler.lanes import Lanes
-from tests.fakes import DOUBLE, double, fake
+from tests.fakes import DOUBLE, FakeExecutable, double, fake
 
 X = np.array([1, 2], np.float32)
 
@@ -128,3 +128,39 @@ def test_a_device_whose_answer_is_being_checked_is_not_taken_for_hung(
     gate.set()
     assert future.result(30).tolist() == [2, 4]
     assert session.explain().candidates[0].reason == ""
+
+
+def test_whoever_cancels_a_run_that_has_just_ended_does_not_hit_the_next_one_on_its_lane(
+    make_runtime: Callable[..., hetero.Runtime],
+) -> None:
+    class Cancellable(FakeExecutable):
+        def cancel(self, call: Call) -> bool:
+            cancelled.append(call.turn)
+            return True
+
+    cancelled: list[int] = []
+    gate = threading.Semaphore(0)
+
+    def run(inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
+        assert gate.acquire(timeout=30)
+        return double(inputs, call)
+
+    backend = fake("npu", run=run)
+    backend.load = lambda self, *_: Cancellable(self)  # type: ignore[assignment, method-assign]
+    session = make_runtime(backend, chain=["npu"]).load(DOUBLE, canary=False)
+    candidate = session._candidates[0]
+    first = session.submit(X)
+    while not candidate.lanes.calls[0].started:
+        time.sleep(0)
+    call, turn = candidate.lanes.calls[0], candidate.lanes.calls[0].turn
+    gate.release()
+    assert first.result(30).tolist() == [2, 4]
+    second = session.submit(X)
+    while not call.started:
+        time.sleep(0)
+    assert not candidate.cancel(call, turn)
+    assert not call.cancelled
+    assert candidate.cancel(call, call.turn)
+    gate.release()
+    second.result(30)
+    assert cancelled == [turn + 1]
