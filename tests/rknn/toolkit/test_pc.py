@@ -53,7 +53,7 @@ def test_it_is_there_only_when_it_is_asked_for_by_name(
 ) -> None:
     assert [device.name for device in make_runtime(Rknn, CpuBackend, host=toolkit_host).devices] == ["cpu"]
     devices = make_runtime(Rknn, CpuBackend, host=pc_host).devices
-    assert [(device.name, device.simulated) for device in devices] == [("rknn-pc", True), ("cpu", False)]
+    assert [(device.name, device.simulated) for device in devices] == [("rknn:pc", True), ("cpu", False)]
     assert "its times say nothing" in devices[0].notes[0]
     assert devices[0].properties == {"rknn-toolkit2": "2.5.0"}
 
@@ -74,7 +74,7 @@ def test_it_answers_and_says_that_it_is_simulated(
     result = session.run(x, y)
     np.testing.assert_array_equal(result.outputs["total"], x + y)
     np.testing.assert_array_equal(result.outputs["product"], x * y)
-    assert (result.record.device, result.record.simulated) == ("rknn-pc", True)
+    assert (result.record.device, result.record.simulated) == ("rknn:pc", True)
 
 
 def test_each_set_of_shapes_is_compiled_once_and_the_oldest_forgotten(load: Load, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_model_that_the_toolkit_refuses_goes_to_the_next_device(
     result = runtime.load(model).run(np.ones(4, np.float32))
     assert result.record.device == "cpu"
     with pytest.raises(FallbackForbidden, match="Unsupport onnx opset 22"):
-        runtime.load(model, device="rknn-pc", fallback="forbid")
+        runtime.load(model, device="rknn:pc", fallback="forbid")
 
 
 def test_shapes_that_the_toolkit_refuses_are_no_fault_of_the_device(load: Load, tmp_path: Path) -> None:
