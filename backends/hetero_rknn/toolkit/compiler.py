@@ -11,7 +11,7 @@ from hetero.backend import CompileReport, CompileRequest, Host, Option
 from hetero.compiling.report import LayerLoss, OutputError, Progress, Sample, output_error, worst_of
 from hetero.errors import CompileError, DeviceLost, HeteroError, ProgramInvalid
 from hetero.program import Program
-from hetero_rknn.toolkit.environment import new_log, prepare
+from hetero_rknn.toolkit.environment import new_log, prepare, scratch
 from hetero_rknn.toolkit.layers import worst_layers
 from hetero_rknn.toolkit.process import ToolkitFailed, Worker
 from hetero_rknn.toolkit.words import left_to_custom_ops
@@ -66,7 +66,7 @@ def compile_program(request: CompileRequest, out: Path, host: Host, progress: Pr
     started = time.monotonic()
     log = new_log(host, request.target)
     try:
-        with Worker(environment.python, log, host.cache / "rknn-toolkit2") as worker:
+        with Worker(environment.python, log, scratch(host)) as worker:
             run = _Compilation(request, out, worker, progress)
             run.build()
             outputs = run.compare()

@@ -18,6 +18,10 @@ class TestPc(BackendConformance):
     # Kernels are no ONNX models, and the toolkit takes no inputs without a dimension.
     programs = tuple(p for p in reference_programs() if p.name != "scalar" and not p.name.startswith("kernel-"))
 
+    # The installed `rknn` is another class; and nothing is polled.
+    test_is_found_by_its_name = None  # type: ignore[assignment]
+    test_a_ticket_can_be_polled = None  # type: ignore[assignment]
+
     @pytest.fixture(autouse=True)
     def _named(self, toolkit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(environment.VARIABLE, str(toolkit))
