@@ -9,9 +9,9 @@ from typing import Any
 
 from hetero.backend import CompileReport, CompileRequest, Host, Option
 from hetero.compiling.report import LayerLoss, OutputError, Progress, Sample, output_error, worst_of
-from hetero.errors import CompileError, DeviceLost, HeteroError
+from hetero.errors import CompileError, DeviceLost, HeteroError, ProgramInvalid
 from hetero.program import Program
-from hetero_rknn.toolkit.environment import new_log, prepare
+from hetero_rknn.toolkit.environment import new_log, prepare, scratch
 from hetero_rknn.toolkit.layers import worst_layers
 from hetero_rknn.toolkit.process import ToolkitFailed, Worker
 from hetero_rknn.toolkit.words import left_to_custom_ops
@@ -66,7 +66,7 @@ def compile_program(request: CompileRequest, out: Path, host: Host, progress: Pr
     started = time.monotonic()
     log = new_log(host, request.target)
     try:
-        with Worker(environment.python, log, host.cache / "rknn-toolkit2") as worker:
+        with Worker(environment.python, log, scratch(host)) as worker:
             run = _Compilation(request, out, worker, progress)
             run.build()
             outputs = run.compare()
@@ -213,8 +213,13 @@ class _Compilation:
 
 
 def used_inputs(program: Program) -> set[str]:
-    """The inputs that some node reads, those of subgraphs included."""
+    """The inputs that some node reads, those of subgraphs included.
+
+    Raises:
+        ProgramInvalid: The file was damaged since the program was opened.
+    """
     import onnx
+    from google.protobuf.message import DecodeError
 
     def names(graph: onnx.GraphProto) -> set[str]:
         read = {output.name for output in graph.output}
@@ -225,7 +230,11 @@ def used_inputs(program: Program) -> set[str]:
                     read |= names(inner)
         return read
 
-    read = names(onnx.load(program.artifact("onnx").file, load_external_data=False).graph)
+    path = program.artifact("onnx").file
+    try:
+        read = names(onnx.load(path, load_external_data=False).graph)
+    except DecodeError:
+        raise ProgramInvalid(f"{path} is not an ONNX model, or is truncated", fix="export the model again") from None
     return {spec.name for spec in program.inputs} & read
 
 

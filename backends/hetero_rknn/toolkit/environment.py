@@ -19,7 +19,7 @@ from hetero.cache import building
 from hetero.errors import Unavailable
 from hetero_rknn.toolkit import torch_standin
 from hetero_rknn.toolkit.interpreters import find_python
-from hetero_rknn.toolkit.process import Worker
+from hetero_rknn.toolkit.process import SCRATCH_PREFIX, Worker
 from hetero_rknn.toolkit.releases import NEWEST, Release
 
 _log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ _NEEDED = 1_000_000_000
 _MARK = "hetero-environment.json"
 _LINES = 12
 _KEPT_LOGS = 20
+_ABANDONED = 24 * 3600.0  # seconds
 _NETWORK = (
     "Temporary failure in name resolution",
     "Name or service not known",
@@ -114,6 +115,17 @@ def new_log(host: Host, name: str) -> Path:
     for old in logs[: max(0, len(logs) - _KEPT_LOGS + 1)]:
         old.unlink(missing_ok=True)
     return folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06}.log"
+
+
+def scratch(host: Host) -> Path:
+    """A folder for working folders, which may take gigabytes; what processes that were killed have left goes first."""
+    folder = host.cache / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{SCRATCH_PREFIX}*"):
+        with contextlib.suppress(OSError):  # another process may be at it too
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(left)
+    return folder
 
 
 def _named(host: Host) -> Environment | None:

@@ -40,9 +40,11 @@ _log = logging.getLogger(__name__)
 
 #: What `HETERO_SIMULATE` or `Runtime(simulate=...)` names.
 MACHINE = "rknn-pc"
+#: The device's name.
+DEVICE = "rknn:pc"
 
 OPTIONS: tuple[Option, ...] = (
-    Option("pc_target", str, TARGETS[0], "The SoC that the device rknn-pc computes like.", choices=TARGETS),
+    Option("pc_target", str, TARGETS[0], "The SoC that the device rknn:pc computes like.", choices=TARGETS),
 )
 
 # A Whisper encoder takes 0.7 GB.
@@ -65,7 +67,7 @@ def probe(host: Host) -> Device | None:
         find_python(host)
         notes += ("the environment of rknn-toolkit2 is made when the first program is loaded (0.65 GB)",)
     return Device(
-        MACHINE,
+        DEVICE,
         kind="npu",
         description="Rockchip NPU numerics, by the simulator of rknn-toolkit2",
         rank=190,  # behind every NPU that computes at a useful speed

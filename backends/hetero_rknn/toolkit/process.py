@@ -22,6 +22,9 @@ from hetero.tensors import Array
 from hetero_rknn.toolkit import worker as script
 from hetero_rknn.toolkit.words import reason
 
+#: Names of working folders in a `scratch` folder begin with it; with its dot they are no entries of the cache.
+SCRATCH_PREFIX = ".work-"
+
 _LEAVE = 5.0  # seconds to end by itself when its stdin is closed
 
 
@@ -56,19 +59,22 @@ class Worker:
     def __init__(self, python: Path, log: Path, scratch: Path | None = None) -> None:
         self.log = log
         log.touch()
-        self.folder = Path(tempfile.mkdtemp(prefix=".work-" if scratch else "hetero-rknn-", dir=scratch))
+        self.folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX if scratch else "hetero-rknn-", dir=scratch))
         self._files = 0
         self._closing = threading.Lock()
         # Nothing of the environment may lead Python elsewhere; the rest, such as sizes of thread pools, is the user's.
         environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        # Nothing is ever written to this pipe: that it was closed is how the worker hears of this process's death.
+        listening, self._lifeline = os.pipe()
         try:
             with log.open("ab") as printed:
                 self._process = subprocess.Popen(
-                    [str(python), "-I", str(Path(script.__file__)), str(log)],
+                    [str(python), "-I", str(Path(script.__file__)), str(log), str(listening)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=printed,
                     cwd=self.folder,
+                    pass_fds=(listening,),
                     env=environ,
                     text=True,
                     encoding="utf-8",
@@ -77,7 +83,10 @@ class Worker:
                 )
         except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
+            os.close(self._lifeline)
             raise Unavailable(f"the toolkit's interpreter {python} cannot be started: {error}") from error
+        finally:
+            os.close(listening)
 
     def __enter__(self) -> Worker:
         return self
@@ -184,6 +193,9 @@ class Worker:
                     with contextlib.suppress(OSError, ValueError):
                         pipe.close()
             shutil.rmtree(self.folder, ignore_errors=True)
+            if self._lifeline >= 0:
+                os.close(self._lifeline)
+                self._lifeline = -1
 
     def kill(self) -> None:
         """End the process at once; a question that waits for its answer raises DeviceLost."""

@@ -2,7 +2,8 @@
 
 Imports nothing of hetero, and keeps to Python 3.9. Questions come on stdin, answers go to what was stdout; stdout
 itself and stderr lead to a log file, so that whatever the toolkit prints, from Python or from C, ends there. Arrays
-travel as `.npy` files in the working folder. The process ends when stdin does.
+travel as `.npy` files in the working folder. The process ends when stdin does, and is killed when the other end of the
+pipe in its second argument is closed, whatever it is doing.
 
 An answer is `{"ok": ...}` or `{"failed": WORDS, "stage": STAGE}`; before it may come `{"stage": STAGE}`.
 """
@@ -10,8 +11,10 @@ An answer is `{"ok": ...}` or `{"failed": WORDS, "stage": STAGE}`; before it may
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
+import signal
 import struct
 import sys
 from collections.abc import Callable
@@ -189,8 +192,17 @@ def _input_names(path: str) -> list[str]:
     return [tensors[end["right_tensor_id"]] for end in ends]
 
 
+def _die_with(lifeline: int) -> None:
+    """Have the kernel kill this process when its parent ends, even if the toolkit hangs and holds the GIL."""
+    os.set_inheritable(lifeline, False)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
 def main() -> None:
     """Answer until stdin ends."""
+    _die_with(int(sys.argv[2]))
     log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     questions = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")

@@ -30,7 +30,7 @@ class Rknn(CompilingBackend):
     def probe(self) -> Sequence[Device]:
         device = pc.probe(self.host)
         if device is None:
-            raise Unavailable("this is no Rockchip board")
+            raise Unavailable("this is no Rockchip board", fix="compile here, run there")
         return [device]
 
     def load(self, program: Program, device: Device, options: Mapping[str, Any]) -> Executable:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,3 +163,13 @@ def test_logs_do_not_pile_up(host: hetero.Host) -> None:
     for _ in range(30):
         environment.new_log(host, "rk3588").touch()
     assert len(list((host.cache / "rknn-toolkit2" / "logs").iterdir())) == 20
+
+
+def test_working_folders_of_killed_processes_are_removed_after_a_day(host: hetero.Host) -> None:
+    folder = environment.scratch(host)
+    for name, age in ((".work-old", 25), (".work-new", 23), ("2.5.0-py3.11", 25)):
+        (folder / name).mkdir()
+        seconds = time.time() - age * 3600
+        os.utime(folder / name, (seconds, seconds))
+    environment.scratch(host)
+    assert sorted(path.name for path in folder.iterdir()) == [".work-new", "2.5.0-py3.11"]

@@ -97,10 +97,10 @@ def test_refusals_are_in_the_vendors_words(real: hetero.Runtime, tmp_path: Path)
 
 
 def test_the_simulator_as_a_device_computes_in_half_precision(real: hetero.Runtime, tmp_path: Path) -> None:
-    session = real.load(models.double(tmp_path / "double.onnx", (1, 8)), device="rknn-pc", canary=False)
+    session = real.load(models.double(tmp_path / "double.onnx", (1, 8)), device="rknn:pc", canary=False)
     x = np.float32([[0.1, 1, 2, 3, 1000.3, -0.1, 0, 5]])
     result = session.run(x)
-    assert (result.record.device, result.record.simulated) == ("rknn-pc", True)
+    assert (result.record.device, result.record.simulated) == ("rknn:pc", True)
     np.testing.assert_allclose(result.outputs["y"], 2 * x, rtol=1e-3)
     assert not np.array_equal(result.outputs["y"], 2 * x)
     assert np.isinf(session.run(np.full((1, 8), 40000, np.float32)).outputs["y"]).all(), "80000 is beyond fp16"

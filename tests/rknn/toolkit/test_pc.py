@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -53,7 +55,7 @@ def test_it_is_there_only_when_it_is_asked_for_by_name(
 ) -> None:
     assert [device.name for device in make_runtime(Rknn, CpuBackend, host=toolkit_host).devices] == ["cpu"]
     devices = make_runtime(Rknn, CpuBackend, host=pc_host).devices
-    assert [(device.name, device.simulated) for device in devices] == [("rknn-pc", True), ("cpu", False)]
+    assert [(device.name, device.simulated) for device in devices] == [("rknn:pc", True), ("cpu", False)]
     assert "its times say nothing" in devices[0].notes[0]
     assert devices[0].properties == {"rknn-toolkit2": "2.5.0"}
 
@@ -74,7 +76,7 @@ def test_it_answers_and_says_that_it_is_simulated(
     result = session.run(x, y)
     np.testing.assert_array_equal(result.outputs["total"], x + y)
     np.testing.assert_array_equal(result.outputs["product"], x * y)
-    assert (result.record.device, result.record.simulated) == ("rknn-pc", True)
+    assert (result.record.device, result.record.simulated) == ("rknn:pc", True)
 
 
 def test_each_set_of_shapes_is_compiled_once_and_the_oldest_forgotten(load: Load, tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_a_model_that_the_toolkit_refuses_goes_to_the_next_device(
     result = runtime.load(model).run(np.ones(4, np.float32))
     assert result.record.device == "cpu"
     with pytest.raises(FallbackForbidden, match="Unsupport onnx opset 22"):
-        runtime.load(model, device="rknn-pc", fallback="forbid")
+        runtime.load(model, device="rknn:pc", fallback="forbid")
 
 
 def test_shapes_that_the_toolkit_refuses_are_no_fault_of_the_device(load: Load, tmp_path: Path) -> None:
@@ -180,6 +182,56 @@ def test_closing_ends_a_call_that_hangs(load: Load, tmp_path: Path) -> None:
     assert not worker.folder.exists()
     with pytest.raises(ClosedError):
         executable.run({"x": np.ones(4, np.float32)}, Call())
+
+
+def test_a_call_that_hangs_goes_elsewhere_after_the_time_out(
+    make_runtime: MakeRuntime, pc_host: hetero.Host, tmp_path: Path
+) -> None:
+    runtime = make_runtime(Rknn, CpuBackend, host=pc_host)
+    session = runtime.load(models.double(tmp_path / "hangs.onnx"), canary=False, timeout=0.5)
+    result = session.run(np.ones(4, np.float32))
+    assert result.record.device == "cpu"
+    assert result.record.attempts[0].device == "rknn:pc"
+    assert "0.5 s" in result.record.attempts[0].reason
+    session.close(timeout=0.1)
+
+
+HANGING = """
+import sys
+from pathlib import Path
+from hetero_rknn.toolkit.process import Worker
+worker = Worker(Path(sys.argv[1]), Path(sys.argv[2]))
+print(worker._process.pid, worker.folder, flush=True)
+worker.ask("build", number=1, model=sys.argv[3], target="rk3588", shapes={"x": [4]}, free=False, dataset="", config={},
+           build={}, out="m.rknn")
+files = worker.save({"x": __import__("numpy").ones(4, "float32")})
+worker.ask("infer", number=1, inputs=files, outputs=["y.npy"])
+"""
+
+
+def test_a_hanging_toolkit_does_not_outlive_the_application(toolkit: Path, tmp_path: Path) -> None:
+    model = models.double(tmp_path / "hangs.onnx")
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", HANGING, str(toolkit / "bin" / "python"), str(log), str(model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as application:
+        assert application.stdout is not None
+        pid = int(application.stdout.readline().split()[0])
+        patience = time.monotonic() + 60
+        while (not log.exists() or "hanging" not in log.read_text()) and time.monotonic() < patience:
+            time.sleep(0.01)
+        assert Path(f"/proc/{pid}").exists()
+        application.kill()
+    while running(pid) and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert not running(pid)
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there and no zombie, for which nobody may have come yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
 
 
 def test_texts_and_programs_without_onnx_are_refused(load: Load, tmp_path: Path) -> None:

@@ -69,6 +69,10 @@ class RKNN:
             self.shapes.setdefault(value.name, dims)
         self.inputs = [value.name for value in ends if value.name in read]  # the others are dropped
         self.all_inputs = [value.name for value in ends]
+        try:
+            onnx.checker.check_model(self.model)
+        except onnx.checker.ValidationError as error:
+            self._refuse("load_onnx", str(error))
         if self.fault == "refused":
             self._refuse("load_onnx", "Unsupport onnx opset 22, need <= 19!")
         return 0
