@@ -307,21 +307,19 @@ def test_a_class_that_raises_after_all_is_an_execution_error(machine: SimulatedM
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "code"),
     [
-        (b"not a model", "Invalid RKNN format"),
+        (b"not a model", "RKNN_ERR_MODEL_INVALID"),
         (twin_bytes(b"x", ("rk3566",)), "RKNN_ERR_TARGET_PLATFORM_UNMATCH"),
-        (twin_bytes(b"x", version=7), "Invalid RKNN model version 7"),
-        (twin_bytes(b"no onnx"), "RKNN_ERR_MODEL_INVALID"),
-        (twin_bytes(b"x", mark=b"compiled for the"), "its twin"),
+        (twin_bytes(b"x", version=7), "RKNN_ERR_MODEL_INVALID"),
     ],
 )
 def test_a_file_that_the_runtime_cannot_use_is_unsupported(
-    machine: SimulatedModule, tmp_path: Path, content: bytes, words: str
+    machine: SimulatedModule, tmp_path: Path, content: bytes, code: str
 ) -> None:
     path, model = twin(models.identity(tmp_path / "m.onnx"))
     path.write_bytes(content)
-    with pytest.raises(Unsupported, match=words):
+    with pytest.raises(Unsupported, match=rf"opening m.rknn failed: {code} .*RKNN init failed"):
         LiteDriver(machine).open(path, model, 0)
 
 
@@ -438,6 +436,7 @@ class Held:
 @pytest.fixture
 def leaving(machine: SimulatedModule) -> Any:
     """A module whose calls leave one `Held` each."""
+    gc.collect()
     Held.alive = 0
 
     class Leaving(machine.RKNNLite):  # type: ignore[misc]
@@ -574,15 +573,22 @@ def test_logging_that_the_program_let_the_package_break_is_repaired_too() -> Non
 
 
 def test_nothing_of_it_reaches_the_programs_own_handlers(
-    machine: SimulatedModule, open_: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    machine: SimulatedModule, open_: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = open_(perceptron(tmp_path / "m.onnx"))
-    machine.configure(SimulatedNpu(faults={"fail": 1.0}))
-    for _ in range(2):
+    heard: list[str] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: heard.append(record.getMessage()))
+    logging.getLogger().addHandler(handler)
+    try:
+        context = open_(perceptron(tmp_path / "m.onnx"))
+        machine.configure(SimulatedNpu(faults={"fail": 1.0}))
+        handlers = len(logging.getLogger(LOGGER).handlers)
         with pytest.raises(ExecutionError):
             context.run([numbers(3, 64)], Timing())
-    assert caplog.records == []
-    assert len(logging.getLogger(LOGGER).handlers) == 2
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert heard == []
+    assert len(logging.getLogger(LOGGER).handlers) == handlers
 
 
 def test_a_package_that_is_missing_is_unavailable_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:

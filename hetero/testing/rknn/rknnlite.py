@@ -220,7 +220,7 @@ class SimulatedRKNNLite:
             self.rknn_log.error("The model %s does not exist.", rknn_model)
             return None
         try:
-            _, platforms = parts(Path(rknn_model).read_bytes(), self.machine.log)
+            _, platforms = parts(Path(rknn_model).read_bytes())
         except Refused:
             return None
         return OrderedDict(support_target_platform=[platform.upper() for platform in platforms])

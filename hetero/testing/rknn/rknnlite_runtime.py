@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import struct
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -76,10 +77,10 @@ class Machine:
             foreign = [end.name for end in ends if _dtype_of(end.type).name not in _DTYPES]
         except Exception as error:
             # ONNX Runtime has a dozen classes for it, none of them public.
-            self.log.error("RKNN: the model cannot be used: %s", error)
+            _say("the model cannot be used: %s", error)
             raise Refused("RKNN_ERR_MODEL_INVALID") from error
         if foreign:
-            self.log.error("RKNN: the dtype of %s is not for this NPU", ", ".join(foreign))
+            _say("the dtype of %s is not for this NPU", ", ".join(foreign))
             raise Refused("RKNN_ERR_MODEL_INVALID")
         return session
 
@@ -102,9 +103,9 @@ class Runtime:
 
     def build_graph(self, data: bytes) -> None:
         """Open the model that the file's bytes hold."""
-        log, npu = self._machine.log, self._machine.cores.npu
+        npu = self._machine.cores.npu
         try:
-            model, platforms = parts(data, log)
+            model, platforms = parts(data)
             if family(npu.platform) not in map(family, platforms):
                 raise Refused("RKNN_ERR_TARGET_PLATFORM_UNMATCH")
             self._session = self._machine.session(model)
@@ -190,7 +191,7 @@ class Runtime:
             cores.release(job)
         if not outputs:
             if job.fault == "fail":
-                self._machine.log.error("RKNN: failed to submit, job %d", job.number)
+                _say("failed to submit, job %d", job.number)
             raise Exception(f"E Get outputs failed, error code: {_CODES.get(str(job.fault), 'RKNN_ERR_TIMEOUT')}")
         outputs = [np.array(output) for output in outputs]
         if job.fault == "garbage" or self._torn:
@@ -246,33 +247,38 @@ class Runtime:
         return list(self._reused)
 
 
-def parts(data: bytes, log: logging.Logger) -> tuple[bytes, Sequence[str]]:
+def parts(data: bytes) -> tuple[bytes, Sequence[str]]:
     """A twin file's ONNX model and platforms.
 
     Raises:
-        Refused: After logging what the vendor's library logs.
+        Refused: After saying what the vendor's library says.
     """
     if len(data) < _HEADER or not data.startswith(b"RKNN\0\0\0\0"):
-        log.error("RKNN: parseRKNN from buffer: Invalid RKNN format!")
+        _say("parseRKNN from buffer: Invalid RKNN format!")
         raise Refused("RKNN_ERR_MODEL_INVALID")
     version, size = struct.unpack_from("<QQ", data, 8)
     if version > _FORMAT:
-        log.error("RKNN: Invalid RKNN model version %d", version)
+        _say("Invalid RKNN model version %d", version)
         raise Refused("RKNN_ERR_MODEL_INVALID")
     body, rest = data[_HEADER : _HEADER + size], data[_HEADER + size :]
     if len(body) < size or len(rest) < 8:
-        log.error("RKNN: the model is truncated: %d bytes", len(data))
+        _say("the model is truncated: %d bytes", len(data))
         raise Refused("RKNN_ERR_MODEL_INVALID")
     if not body.startswith(_MARK):
-        log.error("RKNN: a simulator cannot run a model that was compiled for the chip, only its twin")
+        _say("a simulator cannot run a model that was compiled for the chip, only its twin")
         raise Refused("RKNN_ERR_MODEL_INVALID")
     (length,) = struct.unpack_from("<Q", rest)
     try:
         described = json.loads(rest[8 : 8 + length])
         return body[len(_MARK) :], tuple(map(str, described["target_platform"]))
     except (ValueError, KeyError, TypeError):
-        log.error("RKNN: the model's description cannot be read")
+        _say("the model's description cannot be read")
         raise Refused("RKNN_ERR_MODEL_INVALID") from None
+
+
+def _say(line: str, *arguments: object) -> None:
+    """A line of the C library's: on stderr, past the class's logger."""
+    sys.stderr.write(f"E RKNN: {line % arguments}\n")
 
 
 def _per_input(value: Any, inputs: Sequence[Any], name: str) -> list[Any]:
