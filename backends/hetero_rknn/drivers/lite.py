@@ -88,7 +88,7 @@ class LiteDriver(Driver):
         with listener.listening() as words:
             try:
                 if _called(doing, instance.load_rknn, str(path)) != 0:
-                    raise _error(doing, words)
+                    raise ExecutionError(f"{doing} failed: {words.text}", fix="check that the file may be read")
                 if _called(doing, instance.init_runtime, core_mask=mask) != 0:
                     raise _mask_error(doing, mask, words) if _said(words, "npu core mode") else _error(doing, words)
                 if self._versions == (None, None):
@@ -178,7 +178,8 @@ class LiteContext(Context):
         ]
         given = perf_counter()
         with listener.listening() as words:
-            answer = _called("inference", self._instance.inference, inputs=handed, data_format=self._formats)
+            # The class writes into the list that it is given.
+            answer = _called("inference", self._instance.inference, inputs=handed, data_format=list(self._formats))
         if answer is None:
             raise _inference_error(words)
         ran = perf_counter()

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _HEADER, _FORMAT, _MARK = 64, 6, b"HETERO-ONNX-TWIN"
-_DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float16", "float32", "bool")
+# In the order of rknn_tensor_type.
+_DTYPES = ("float32", "float16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "bool")
+_NHWC, _UNDEFINED = 1, 3
 _CODES = {"fail": "RKNN_ERR_FAIL", "lost": "RKNN_ERR_DEVICE_UNAVAILABLE"}
 
 
@@ -170,11 +172,16 @@ class Runtime:
             raise Exception("Query tensor attribute of input node(s) failed, error code: RKNN_ERR_PARAM_INVALID")
         if len(inputs) < len(ends):
             raise Exception("E Inputs are invalid.")
-        formats = _per_input(data_format, inputs, "data_format")
+        formats = _per_input("nhwc" if data_format is None else data_format, inputs, "data_format")
         types_ = _per_input(data_type, inputs, "data_type")
         feeds = {}
         for index, (end, array, wanted, layout) in enumerate(zip(ends, inputs, types_, formats, strict=True)):
             feeds[end.name] = self._input(index, end, array, wanted, layout)
+            # The vendor's class leaves its own codes in the caller's lists: the same list works once.
+            if isinstance(data_format, list):
+                data_format[index] = _NHWC if array.ndim == 4 else _UNDEFINED
+            if isinstance(data_type, list):
+                data_type[index] = _DTYPES.index(array.dtype.name)
         return feeds
 
     def run(self, feeds: dict[str, NDArray[Any]], reuse: bool) -> list[NDArray[Any]]:
@@ -214,7 +221,7 @@ class Runtime:
             raise Exception(f"E Unsupport inputs[{index}].dtype: {array.dtype}")
         if wanted is not None and wanted != array.dtype.name:
             raise Exception(f"E inputs[{index}].dtype: {array.dtype} is not same as data_type")
-        if layout not in (None, "nhwc", "nchw"):
+        if layout not in ("nhwc", "nchw"):
             raise Exception(f"Unsupport data format: {layout}")
         if array.ndim != len(shape):
             raise Exception(f"The input[{index}] need {len(shape)}dims input, but {array.ndim}dims input buffer feed.")
@@ -286,7 +293,7 @@ def _per_input(value: Any, inputs: Sequence[Any], name: str) -> list[Any]:
         return [value] * len(inputs)
     if len(value) != len(inputs):
         raise Exception(f"The lengths of {name} and inputs are not equal.")
-    return value
+    return list(value)
 
 
 def _dtype_of(onnx_type: str) -> np.dtype[Any]:
