@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from hetero.backend import (
     DeviceLost,
@@ -32,9 +33,11 @@ from hetero_rknn.drivers.lite import LiteContext, LiteDriver
 from hetero_rknn.drivers.lite_log import LOGGER
 from hetero_rknn.model_file import ModelTensor
 from tests import models
+from tests.rknn.conftest import Said
 from tests.rknn.sim_models import answers, perceptron, shifted_image, twin, twin_bytes, wait_for
 
 pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 Open = Callable[..., LiteContext]
 
@@ -67,6 +70,11 @@ def open_(machine: SimulatedModule) -> Iterator[Open]:
 
 def numbers(*shape: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
+
+
+def changed(machine: SimulatedModule, method: Callable[..., Any]) -> Any:
+    """A module whose class has another method in place of its own."""
+    return types.SimpleNamespace(RKNNLite=type("RKNNLite", (machine.RKNNLite,), {method.__name__: method}))
 
 
 def test_answers_are_those_of_onnx_runtime(open_: Open, tmp_path: Path) -> None:
@@ -126,7 +134,7 @@ def test_an_integer_output_that_is_not_a_number_is_an_error(open_: Open, tmp_pat
 
 @pytest.mark.parametrize("shape", [(1, 3, 5, 16), (2, 3, 4, 32), (1, 1, 1, 16), (3, 3, 3, 3), (1, 12, 5, 7)])
 def test_images_keep_their_order_and_the_class_is_told_the_layout(
-    open_: Open, tmp_path: Path, shape: tuple[int, ...], capsys: pytest.CaptureFixture[str]
+    open_: Open, tmp_path: Path, shape: tuple[int, ...], said: Said
 ) -> None:
     onnx, x = shifted_image(tmp_path / "m.onnx", shape), numbers(*shape)
     kept = x.copy()
@@ -134,7 +142,7 @@ def test_images_keep_their_order_and_the_class_is_told_the_layout(
     np.testing.assert_array_equal(y, answers(onnx, [x])[0])
     np.testing.assert_array_equal(x, kept)
     # The class warns on each call that hands over NCHW.
-    assert "NHWC" not in capsys.readouterr().err
+    assert "need NHWC" not in said.text
 
 
 @pytest.mark.parametrize(("native", "told"), [("NHWC", "nhwc"), ("", "nhwc"), ("NCHW", "nchw"), ("UNDEFINED", "nchw")])
@@ -143,15 +151,14 @@ def test_the_layout_is_the_one_that_the_file_has_for_the_npu(
 ) -> None:
     seen: list[Any] = []
 
-    class Recording(machine.RKNNLite):  # type: ignore[misc]
-        def inference(self, inputs: Any, data_format: Any = None) -> Any:
-            seen.append((inputs[0].shape, inputs[0].flags.c_contiguous, list(data_format)))
-            data_format[0] = 1
-            return [inputs[0]]
+    def inference(self: Any, inputs: Any, data_format: Any = None) -> Any:
+        seen.append((inputs[0].shape, inputs[0].flags.c_contiguous, list(data_format)))
+        data_format[0] = 1
+        return [inputs[0]]
 
     path, model = twin(shifted_image(tmp_path / "m.onnx", (1, 3, 5, 16)))
     model = dataclasses.replace(model, inputs=(dataclasses.replace(model.inputs[0], native_layout=native),))
-    module = types.SimpleNamespace(RKNNLite=Recording)
+    module = changed(machine, inference)
     context = LiteDriver(module).open(path, model, 0)
     for _ in range(2):
         (y,) = context.run([numbers(1, 3, 5, 16)], Timing())
@@ -164,7 +171,7 @@ def test_the_layout_is_the_one_that_the_file_has_for_the_npu(
 def test_an_image_beside_other_inputs(open_: Open, tmp_path: Path) -> None:
     onnx = models.save(
         tmp_path / "m.onnx",
-        [models.helper.make_node("Mul", ["x", "s"], ["y"])],
+        [helper.make_node("Mul", ["x", "s"], ["y"])],
         [models.tensor("x", [1, 3, 5, 16]), models.tensor("s", [5, 1])],
         [models.tensor("y", [1, 3, 5, 16])],
     )
@@ -186,17 +193,41 @@ def test_outputs_are_not_written_again(open_: Open, tmp_path: Path) -> None:
 def test_buffers_that_the_class_uses_again_are_copied(machine: SimulatedModule, tmp_path: Path) -> None:
     buffer = np.zeros(8, np.float32)
 
-    class Reusing(machine.RKNNLite):  # type: ignore[misc]
-        def inference(self, inputs: Any, data_format: Any = None) -> Any:
-            buffer[:4] = inputs[0]
-            return [buffer[:4]]
+    def inference(self: Any, inputs: Any, data_format: Any = None) -> Any:
+        buffer[:4] = inputs[0]
+        return [buffer[:4]]
 
     path, model = twin(models.identity(tmp_path / "m.onnx"))
-    context = LiteDriver(types.SimpleNamespace(RKNNLite=Reusing)).open(path, model, 0)
+    context = LiteDriver(changed(machine, inference)).open(path, model, 0)
     (y,) = context.run([np.ones(4, np.float32)], Timing())
     context.run([np.zeros(4, np.float32)], Timing())
     context.close()
     np.testing.assert_array_equal(y, np.ones(4))
+
+
+def test_answers_are_handed_on_without_a_copy_where_they_are_the_callers_alone(
+    machine: SimulatedModule, tmp_path: Path
+) -> None:
+    given: list[Any] = []
+
+    def inference(self: Any, inputs: Any, data_format: Any = None) -> Any:
+        given.append(inputs[0].copy())
+        return [given[-1]]
+
+    path, model = twin(models.identity(tmp_path / "m.onnx"))
+    context = LiteDriver(changed(machine, inference)).open(path, model, 0)
+    assert context.run([numbers(4)], Timing())[0] is given[0]
+    context.close()
+
+
+def test_dimensions_of_one_that_the_runtime_drops_are_put_back(machine: SimulatedModule, tmp_path: Path) -> None:
+    def inference(self: Any, inputs: Any, data_format: Any = None) -> Any:
+        return [inputs[0].reshape(1, 4)]
+
+    path, model = twin(models.identity(tmp_path / "m.onnx"))
+    context = LiteDriver(changed(machine, inference)).open(path, model, 0)
+    np.testing.assert_array_equal(context.run([numbers(4)], Timing())[0], numbers(4))
+    context.close()
 
 
 @pytest.mark.parametrize(
@@ -206,12 +237,11 @@ def test_buffers_that_the_class_uses_again_are_copied(machine: SimulatedModule, 
 def test_an_answer_of_another_form_than_the_files_is_an_error(
     machine: SimulatedModule, tmp_path: Path, answer: Any, problem: str
 ) -> None:
-    class Wrong(machine.RKNNLite):  # type: ignore[misc]
-        def inference(self, inputs: Any, data_format: Any = None) -> Any:
-            return answer
+    def inference(self: Any, inputs: Any, data_format: Any = None) -> Any:
+        return answer
 
     path, model = twin(models.identity(tmp_path / "m.onnx"))
-    context = LiteDriver(types.SimpleNamespace(RKNNLite=Wrong)).open(path, model, 0)
+    context = LiteDriver(changed(machine, inference)).open(path, model, 0)
     with pytest.raises(ExecutionError, match=problem):
         context.run([numbers(4)], Timing())
     context.close()
@@ -285,25 +315,23 @@ def test_a_failed_run_has_the_vendors_words_and_the_next_one_works(
 def test_what_the_class_logs_when_opening_becomes_the_error(
     machine: SimulatedModule, tmp_path: Path, line: str, error: type[Exception]
 ) -> None:
-    class Failing(machine.RKNNLite):  # type: ignore[misc]
-        def init_runtime(self, core_mask: int) -> int:
-            self.rknn_log.error("Catch exception when init runtime!")
-            self.rknn_log.error("Traceback (most recent call last):\n  File x, line 3\n%s\n", line)
-            return -1
+    def init_runtime(self: Any, core_mask: int) -> int:
+        self.rknn_log.error("Catch exception when init runtime!")
+        self.rknn_log.error("Traceback (most recent call last):\n  File x, line 3\n%s\n", line)
+        return -1
 
     path, model = twin(models.identity(tmp_path / "m.onnx"))
     with pytest.raises(error, match=line.removeprefix("Exception: ")) as raised:
-        LiteDriver(types.SimpleNamespace(RKNNLite=Failing)).open(path, model, 0)
+        LiteDriver(changed(machine, init_runtime)).open(path, model, 0)
     assert type(raised.value) is error
 
 
 def test_a_class_that_raises_after_all_is_an_execution_error(machine: SimulatedModule, tmp_path: Path) -> None:
-    class Raising(machine.RKNNLite):  # type: ignore[misc]
-        def inference(self, inputs: Any, data_format: Any = None) -> Any:
-            raise AttributeError("rknn_runtime")
+    def inference(self: Any, inputs: Any, data_format: Any = None) -> Any:
+        raise AttributeError("rknn_runtime")
 
     path, model = twin(models.identity(tmp_path / "m.onnx"))
-    context = LiteDriver(types.SimpleNamespace(RKNNLite=Raising)).open(path, model, 0)
+    context = LiteDriver(changed(machine, inference)).open(path, model, 0)
     with pytest.raises(ExecutionError, match="inference failed: AttributeError: rknn_runtime"):
         context.run([numbers(4)], Timing())
     context.close()
@@ -342,18 +370,17 @@ def test_an_input_that_the_class_refuses_is_unsupported(open_: Open, tmp_path: P
 def test_words_of_other_threads_are_not_taken_for_ones_own(
     machine: SimulatedModule, open_: Open, tmp_path: Path
 ) -> None:
-    class Slow(machine.RKNNLite):  # type: ignore[misc]
-        def inference(self, inputs: Any, data_format: Any = None) -> Any:
-            def elsewhere() -> None:
-                self.rknn_log.error("RKNN_ERR_MALLOC_FAIL")
+    def inference(self: Any, inputs: Any, data_format: Any = None) -> Any:
+        def elsewhere() -> None:
+            self.rknn_log.error("RKNN_ERR_MALLOC_FAIL")
 
-            other = threading.Thread(target=elsewhere)
-            other.start()
-            other.join()
-            self.rknn_log.error("RKNN_ERR_TIMEOUT")
+        other = threading.Thread(target=elsewhere)
+        other.start()
+        other.join()
+        self.rknn_log.error("RKNN_ERR_TIMEOUT")
 
     path, model = twin(models.identity(tmp_path / "m.onnx"))
-    context = LiteDriver(types.SimpleNamespace(RKNNLite=Slow)).open(path, model, 0)
+    context = LiteDriver(changed(machine, inference)).open(path, model, 0)
     with pytest.raises(DeviceTimeout) as raised:
         context.run([numbers(4)], Timing())
     assert "MALLOC" not in str(raised.value)
@@ -442,12 +469,11 @@ def leaving(machine: SimulatedModule) -> Any:
     gc.collect()
     Held.alive = 0
 
-    class Leaving(machine.RKNNLite):  # type: ignore[misc]
-        def inference(self, inputs: Any, data_format: Any = None) -> Any:
-            Held()
-            return super().inference(inputs, data_format=data_format)
+    def inference(self: Any, inputs: Any, data_format: Any = None) -> Any:
+        Held()
+        return machine.RKNNLite.inference(self, inputs, data_format=data_format)
 
-    return types.SimpleNamespace(RKNNLite=Leaving)
+    return changed(machine, inference)
 
 
 @pytest.mark.parametrize("collect", [True, False])
@@ -524,16 +550,6 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str]
     return install
 
 
-@pytest.fixture
-def logging_as_it_was() -> Iterator[None]:
-    """Puts `logging` back, whatever the test does to it."""
-    module, root = vars(logging), logging.getLogger()
-    kept = (module["_levelToName"], module["_nameToLevel"], root.handlers[:], root.level)
-    yield
-    module["_levelToName"], module["_nameToLevel"], root.handlers[:], level = kept
-    root.setLevel(level)
-
-
 BREAKING = """
 import logging
 from hetero.testing.rknn.rknnlite import simulated_rknnlite
@@ -544,7 +560,6 @@ logging.getLogger().addHandler(logging.NullHandler())
 """
 
 
-@pytest.mark.usefixtures("logging_as_it_was")
 def test_importing_the_package_leaves_logging_as_it_was(installed: Callable[[str], None]) -> None:
     installed(BREAKING)
     logging.addLevelName(5, "TRACE")
@@ -558,7 +573,6 @@ def test_importing_the_package_leaves_logging_as_it_was(installed: Callable[[str
     assert logging.getLevelName("TRACE") == 5
 
 
-@pytest.mark.usefixtures("logging_as_it_was")
 def test_logging_that_the_program_let_the_package_break_is_repaired_too() -> None:
     broken = simulated_rknnlite(SimulatedNpu())
     with pytest.raises(ValueError, match="INFO"):

@@ -15,37 +15,13 @@ import pytest
 from hetero.errors import OptionError
 from hetero.testing.rknn.cores import core_count
 from hetero.testing.rknn.npu import SimulatedNpu
-from hetero.testing.rknn.rknnlite import LOGGER, SimulatedModule, SimulatedRKNNLite, simulated_rknnlite
+from hetero.testing.rknn.rknnlite import SimulatedModule, SimulatedRKNNLite, simulated_rknnlite
 from tests import models
+from tests.rknn.conftest import Said
 from tests.rknn.sim_models import answers, perceptron, shifted_image, simulated_library, twin, twin_bytes, wait_for
 
 pytest.importorskip("onnxruntime")
-
-
-class Said(logging.Handler):
-    """What the class logged."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.text = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.text += record.getMessage() + "\n"
-
-
-@pytest.fixture(autouse=True)
-def level_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Level names as Python has them, put back afterwards: making a module breaks them."""
-    for table in ("_levelToName", "_nameToLevel"):
-        monkeypatch.setitem(vars(logging), table, vars(logging)[table])
-
-
-@pytest.fixture
-def said() -> Any:
-    handler = Said()
-    logging.getLogger(LOGGER).addHandler(handler)
-    yield handler
-    logging.getLogger(LOGGER).removeHandler(handler)
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
 def machine_of(npu: SimulatedNpu | None = None, **options: Any) -> SimulatedModule:
@@ -101,7 +77,8 @@ def test_images_are_taken_as_nhwc_whatever_their_shape_says(tmp_path: Path, said
 
 def test_lists_of_formats_are_written_to_and_work_once(tmp_path: Path, said: Said) -> None:
     lite = opened(machine_of(), twin(shifted_image(tmp_path / "m.onnx", (1, 3, 5, 16)))[0])
-    formats, types = ["nchw"], ["float32"]
+    formats: list[Any] = ["nchw"]
+    types: list[Any] = ["float32"]
     assert lite.inference([numbers(1, 3, 5, 16)], data_format=formats, data_type=types)
     assert (formats, types) == ([1], [0])
     assert lite.inference([numbers(1, 3, 5, 16)], data_format=formats) is None

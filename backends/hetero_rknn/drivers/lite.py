@@ -277,11 +277,14 @@ def _in_shape(tensor: ModelTensor, array: Array) -> Array:
     shape = tensor.shape
     if array.shape == shape:
         return array
+    shaped: Array
     if len(shape) == 4 and array.shape == tuple(shape[axis] for axis in _NHWC_OF_NCHW):
-        return array.transpose(_NCHW_OF_NHWC)
+        shaped = array.transpose(_NCHW_OF_NHWC)
+        return shaped
     # The runtime drops and adds dimensions of 1.
-    if tuple(size for size in array.shape if size != 1) == tuple(size for size in shape if size != 1):
-        return array.reshape(shape)
+    if [size for size in array.shape if size != 1] == [size for size in shape if size != 1]:
+        shaped = array.reshape(shape)
+        return shaped
     raise ExecutionError(
         f"output {tensor.name!r} came in shape {list(array.shape)}, the model's is {list(shape)}",
         fix="convert the model again, with the toolkit of the runtime's version",
