@@ -30,6 +30,11 @@ def name_of(code: int) -> str:
     return _CODES[code][0] if code in _CODES else f"error code {code}"
 
 
+def code_named(name: str) -> int | None:
+    """The code of the vendor's name for it; None for a name that is not in the table."""
+    return next((code for code, (known, *_) in _CODES.items() if known == name), None)
+
+
 def error_of(code: int, doing: str, message: str = "") -> HeteroError:
     """The error for a code that a call of the vendor's runtime returned.
 
