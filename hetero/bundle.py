@@ -158,7 +158,7 @@ class _Manifest:
         self._find = find
 
     def program(self) -> Program:
-        self._keys("the top level", self._content, {"program", "artifact", "input", "output", "options"})
+        self._keys("the top level", self._content, {"program", "artifact", "input", "output", "options", "sizes"})
         head = self._table("program", self._content.get("program"))
         self._keys("[program]", head, {"format", "name", "description", "padding", "tolerance"})
         if head.get("format") != FORMAT:
@@ -198,8 +198,21 @@ class _Manifest:
             options=options,
             padding=padding,
             tolerance=tolerance,
+            sizes=self._sizes(inputs),
             source=str(self._folder),
         )
+
+    def _sizes(self, inputs: tuple[TensorSpec, ...]) -> Mapping[str, int]:
+        sizes = self._table("sizes", self._content.get("sizes", {}))
+        dims = {dim for spec in inputs for dim in spec.shape or () if isinstance(dim, str)}
+        for name, size in sizes.items():
+            if name not in dims:
+                raise self._wrong(
+                    f"sizes.{name} is no dimension of an input", fix=f"there are: {', '.join(sorted(dims))}"
+                )
+            if type(size) is not int or size < 1:
+                raise self._wrong(f"sizes.{name} is {size!r}, expected a size of 1 or more")
+        return sizes
 
     def _opened(self, where: str, entry: Mapping[str, Any], name: str) -> Program:
         """One artifact as a program, with inputs and outputs where its kind tells them."""

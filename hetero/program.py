@@ -78,6 +78,7 @@ class Program:
             `repeat` (the last row).
         tolerance: How far a device's answer may be from the reference's and still count as right, as a share of the
             largest number in the output; None for the usual.
+        sizes: Usual sizes of symbolic dimensions, for devices that take fixed shapes only: `{"frames": 3000}`.
         source: The path or name it was opened from.
     """
 
@@ -88,6 +89,7 @@ class Program:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     padding: Literal["none", "zeros", "repeat"] = "none"
     tolerance: float | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
     source: str = ""
 
     @cached_property

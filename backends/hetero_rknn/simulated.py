@@ -88,6 +88,7 @@ def stand_ins(program: Program, platform: Platform, cache: Path) -> list[Path]:
     Raises:
         Unsupported: There is no ONNX model, or one without fixed shapes.
     """
+    from hetero.compiling.shapes import buckets_of
     from hetero.testing.rknn import twin
 
     onnx = program.artifact("onnx")
@@ -105,9 +106,9 @@ def stand_ins(program: Program, platform: Platform, cache: Path) -> list[Path]:
                 twin.imitate(artifact.file, onnx.file, path)
             made.append(path)
         if not compiled:
-            path = cache / f"{key_of(onnx.digest, platform.target)}.rknn"
+            path = cache / f"{key_of(onnx.digest, platform.target, repr(sorted(program.sizes.items())))}.rknn"
             if not path.is_file():
-                twin.write_twin(onnx.file, path, platform=platform.target)
+                twin.write_twin(onnx.file, path, platform=platform.target, shapes=buckets_of(program)[0])
             made.append(path)
     except HeteroError as error:
         raise Unsupported(f"no stand-in for a simulated NPU: {error.problem}", fix=error.fix) from error

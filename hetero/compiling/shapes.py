@@ -2,7 +2,7 @@
 
 A user gives sizes by an input's name (`mel=1,80,3000`) or a dimension's (`batch=1`). A name that is given several times
 makes buckets: the first of its values belongs to the first bucket, the second to the second. A name that is given once
-holds in all buckets.
+holds in all buckets. What nobody gives has its usual size, if the program tells one.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def _bucket(program: Program, values: Mapping[str, tuple[int, ...]]) -> Bucket:
     for name, shape in values.items():
         if name not in inputs and dims.setdefault(name, shape[0]) != shape[0]:
             raise OptionError(f"--shape: the dimension {name!r} gets two sizes, {dims[name]} and {shape[0]}")
+    dims = {**program.sizes, **dims}
     return {spec.name: values.get(spec.name) or _fixed(program, spec, dims) for spec in program.inputs}
 
 
@@ -89,9 +90,8 @@ def _fixed(program: Program, spec: TensorSpec, dims: Mapping[str, int]) -> tuple
     fixed = tuple(size for size in shape if size is not None)
     if spec.shape is None or len(fixed) < len(shape):
         example = ",".join("N" if size is None else str(size) for size in shape) or "SIZE,SIZE,..."
-        whisper = "; Whisper's encoders: --shape mel=1,80,3000 for 30 s" if spec.name == "mel" else ""
         raise OptionError(
             f"{program.name!r} takes {spec}, and compilers need fixed sizes",
-            fix=f"give the sizes that you will use: --shape {spec.name}={example}; several times for buckets{whisper}",
+            fix=f"give the sizes that you will use: --shape {spec.name}={example}; several times for buckets",
         )
     return fixed

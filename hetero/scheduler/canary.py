@@ -92,13 +92,19 @@ def compare(name: str, got: Array, expected: Array, tolerance: float) -> None:
 
 
 def canary_inputs(program: Program) -> dict[str, Array] | None:
-    """Inputs of the program's form, the same each time; None when a rank is unknown. Free dimensions have size 1."""
+    """Inputs of the program's form, the same each time; None when a rank is unknown.
+
+    Free dimensions have their usual size or that of a compiled artifact, as there are devices that take no other; else
+    they have size 1.
+    """
     rng = np.random.default_rng(0)
     inputs: dict[str, Array] = {}
+    compiled = next((artifact.shapes for artifact in program.artifacts if artifact.shapes), {})
     for spec in program.inputs:
         if spec.shape is None:
             return None
-        inputs[spec.name] = _values(spec, tuple(size if isinstance(size, int) else 1 for size in spec.shape), rng)
+        usual = tuple(dim if isinstance(dim, int) else program.sizes.get(dim or "", 1) for dim in spec.shape)
+        inputs[spec.name] = _values(spec, usual if program.sizes else compiled.get(spec.name, usual), rng)
     return inputs
 
 

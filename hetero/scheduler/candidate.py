@@ -346,6 +346,8 @@ class Candidate:
             outputs = run(canary.inputs, call)
             self._signature.check_outputs(outputs)
             canary.check(outputs)
+        except Unsupported as error:
+            _log.info("%s cannot be asked the canary: %s", self.name, error.problem)
         finally:
             call.started = 0.0
 

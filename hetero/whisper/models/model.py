@@ -30,7 +30,7 @@ PARTS = ("encoder", "cross", "decoder")
 MODEL_FILE = "model.json"
 TOKENIZER_FILE = "tokenizer.json"
 #: Goes up when the converter writes other files for the same weights.
-CONVERTER = 1
+CONVERTER = 2
 _FORMAT = 1
 # Up to here a graph and its weights are one file: protobuf ends at 2 GB, and takes twice the file's size in memory.
 _LARGEST_FILE = 1 << 29
@@ -161,11 +161,16 @@ def write_model(
         done += 1
         return checkpoint.tensors[tensor].float32()
 
+    # Windows of 30 s, one at a time; the decoder's lengths change from token to token.
+    sizes = {
+        "encoder": f"\n[sizes]\nbatch = 1\nframes = {2 * dims.n_audio_ctx}\n",
+        "cross": f"\n[sizes]\nbatch = 1\ncontext = {dims.n_audio_ctx}\n",
+    }
     for part in PARTS:
         (folder / part).mkdir()
         head = f'[program]\nformat = {BUNDLE_FORMAT}\nname = "whisper-{_plain(name)}-{part}"\n\n'
         artifact = f'[[artifact]]\nkind = "onnx"\npath = "{part}.onnx"\n'
-        (folder / part / MANIFEST).write_text(head + artifact, encoding="utf-8")
+        (folder / part / MANIFEST).write_text(head + artifact + sizes.get(part, ""), encoding="utf-8")
     width = dims.n_text_state
     bytes_of = {
         "encoder": 4 * 12 * width**2 * dims.n_audio_layer,
