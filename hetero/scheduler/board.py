@@ -226,9 +226,9 @@ class Board:
         return bool(self._next_for(candidate) or self._help_out(candidate))
 
     def _refuse_paced(self, request: Request) -> None:
-        """Refuse a request that would only wait for a device to keep its pace."""
+        """Refuse a request that comes before the pace of its device lets the next call begin."""
         chosen = [request.planned] if request.planned else [c for c in request.candidates if _may_take(c, request)]
-        seconds = [candidate.paced if candidate.free else 0.0 for candidate in chosen]
+        seconds = [candidate.paced for candidate in chosen]
         if not seconds or min(seconds) <= 0:
             return
         self._unplan(request)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import json
 import logging
 import struct
 import sys
@@ -19,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hetero.errors import ProgramInvalid
 from hetero.testing.rknn.cores import Cores, core_count, family
+from hetero.testing.rknn.twin import read_twin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import onnxruntime
     from numpy.typing import NDArray
 
-_HEADER, _FORMAT, _MARK = 64, 6, b"HETERO-ONNX-TWIN"
+_FORMAT = 6
 # In the order of rknn_tensor_type.
 _DTYPES = ("float32", "float16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "bool")
 _NHWC, _UNDEFINED = 1, 3
@@ -260,27 +261,19 @@ def parts(data: bytes) -> tuple[bytes, Sequence[str]]:
     Raises:
         Refused: After saying what the vendor's library says.
     """
-    if len(data) < _HEADER or not data.startswith(b"RKNN\0\0\0\0"):
+    if len(data) < 24 or not data.startswith(b"RKNN\0\0\0\0"):
         _say("parseRKNN from buffer: Invalid RKNN format!")
         raise Refused("RKNN_ERR_MODEL_INVALID")
-    version, size = struct.unpack_from("<QQ", data, 8)
+    (version,) = struct.unpack_from("<Q", data, 8)
     if version > _FORMAT:
         _say("Invalid RKNN model version %d", version)
         raise Refused("RKNN_ERR_MODEL_INVALID")
-    body, rest = data[_HEADER : _HEADER + size], data[_HEADER + size :]
-    if len(body) < size or len(rest) < 8:
-        _say("the model is truncated: %d bytes", len(data))
-        raise Refused("RKNN_ERR_MODEL_INVALID")
-    if not body.startswith(_MARK):
-        _say("a simulator cannot run a model that was compiled for the chip, only its twin")
-        raise Refused("RKNN_ERR_MODEL_INVALID")
-    (length,) = struct.unpack_from("<Q", rest)
     try:
-        described = json.loads(rest[8 : 8 + length])
-        return body[len(_MARK) :], tuple(map(str, described["target_platform"]))
-    except (ValueError, KeyError, TypeError):
-        _say("the model's description cannot be read")
+        model, described = read_twin(data)
+    except ProgramInvalid as error:
+        _say("%s", error.problem)
         raise Refused("RKNN_ERR_MODEL_INVALID") from None
+    return model, tuple(map(str, described.get("target_platform", ())))
 
 
 def _say(line: str, *arguments: object) -> None:
