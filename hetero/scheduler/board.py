@@ -207,23 +207,21 @@ class Board:
         ready: list[tuple[Request, Assignment]] = []
         while True:
             # The lane first: calls that take the short way past the board, and canaries, take lanes without its lock.
-            call = candidate.take() if candidate.pace is None or self._wanted(candidate) else None
+            pace = candidate.pace
+            call = candidate.lanes.take() if pace is None or pace.due_in() <= 0 else None
             if call is None:
-                if candidate.pace is not None:
+                if pace is not None:
                     self._serve_later(candidate)
                 return ready
             found = self._next_for(candidate) or self._help_out(candidate)
             if found is None:
                 candidate.lanes.give_back(call)
                 return ready
+            candidate.begins(call)
             queue, place = found
             request = queue[place]
             self._remove(queue, place)
             ready.append((request, (candidate, call)))
-
-    def _wanted(self, candidate: Candidate) -> bool:
-        # A paced call counts as begun when its lane is taken, so that must not be done in vain.
-        return bool(self._next_for(candidate) or self._help_out(candidate))
 
     def _refuse_paced(self, request: Request) -> None:
         """Refuse a request that comes before the pace of its device lets the next call begin."""

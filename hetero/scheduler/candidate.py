@@ -151,15 +151,18 @@ class Candidate:
 
     def take(self) -> Call | None:
         """A lane on which a call begins now; None when none is free, or it is too soon."""
-        pace = self.pace
-        if pace is None:
-            return self.lanes.take()
-        if pace.due_in() > 0:
+        if self.pace is not None and self.pace.due_in() > 0:
             return None
         call = self.lanes.take()
         if call is not None:
-            pace.began()
+            self.begins(call)
         return call
+
+    def begins(self, call: Call) -> None:
+        """A lane that was taken is going to be used: the call is counted."""
+        call.number = self.lanes.next_number()
+        if self.pace is not None:
+            self.pace.began()
 
     def load(self) -> Attempt | None:
         """Load the program, once, and tell of it; as `_load_once`, which does it."""

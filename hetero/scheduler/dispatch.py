@@ -132,6 +132,7 @@ class Dispatcher:
         call = first.lanes.take()
         if call is None:
             return None
+        call.number = first.lanes.next_number()
         clock = self.board.clock
         started = record.arrived = clock()
         try:

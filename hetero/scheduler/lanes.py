@@ -46,6 +46,7 @@ class Lanes:
         units: In the order of their first lanes.
         calls: One per lane.
         healthy: At least one unit is.
+        next_number: Gives the numbers of calls, one after the other.
 
     Args:
         clock: Seconds, on the scheduler's clock.
@@ -56,7 +57,7 @@ class Lanes:
         self._lock = threading.Lock()
         self._kept: list[Call] = []
         self._shut: frozenset[int] = frozenset()
-        self._numbers = itertools.count()
+        self.next_number = itertools.count().__next__
         self._weights: tuple[float, ...] = ()
         self._given: list[int] = []
         self._claims: deque[queue.SimpleQueue[Call | None]] = deque()
@@ -107,7 +108,6 @@ class Lanes:
                 call = self.free.popleft()
             except IndexError:
                 return None
-        call.number = next(self._numbers)
         return call
 
     def _take_weighed(self) -> Call | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ SPEECH = Path(__file__).parents[1] / "data" / "speech" / "librivox-0870.flac"
 
 
 @pytest.fixture(autouse=True)
-def _whisper() -> Iterator[None]:
+def _whisper() -> None:
     pytest.importorskip("av")
     pytest.importorskip("tokenizers")
     from hetero.errors import ModelError
@@ -24,7 +23,6 @@ def _whisper() -> Iterator[None]:
         open_model("tiny.en")
     except ModelError as error:
         pytest.skip(str(error))
-    yield
 
 
 def transcribed(runtime: hetero.Runtime) -> str:

@@ -36,6 +36,7 @@ class Worker:
         self.lanes.open()
         self.free = self.lanes.free
         self.take = self.lanes.take
+        self.begins = lambda call: None
         self.pace = None
         self.paced = 0.0
         self.usable = True
