@@ -26,8 +26,10 @@ from hetero.backend import (
     Unsupported,
 )
 from hetero.errors import ClosedError
+from hetero.testing.rknn import rknnlite_runtime
 from hetero.testing.rknn.npu import SimulatedNpu
 from hetero.testing.rknn.rknnlite import SimulatedModule, simulated_rknnlite
+from hetero_rknn.drivers import lite, lite_watch
 from hetero_rknn.drivers.contract import Timing
 from hetero_rknn.drivers.lite import LiteContext, LiteDriver
 from hetero_rknn.drivers.lite_log import LOGGER
@@ -326,6 +328,113 @@ def test_what_the_class_logs_when_opening_becomes_the_error(
     assert type(raised.value) is error
 
 
+@pytest.mark.parametrize(
+    ("fault", "error"), [("fail", ExecutionError), ("timeout", DeviceTimeout), ("lost", DeviceLost)]
+)
+def test_the_answer_of_an_earlier_run_is_never_taken_for_that_of_a_failed_one(
+    tmp_path: Path, fault: Any, error: type[Exception]
+) -> None:
+    npu = SimulatedNpu(faults={fault: 0.5}, seed=1)
+    path, model = twin(models.double(tmp_path / "m.onnx"))
+    context = LiteDriver(simulated_rknnlite(npu, stale_outputs=True)).open(path, model, 0)
+    failures: list[Exception] = []
+    for number in range(40):
+        x = np.full(4, number, np.float32)
+        try:
+            np.testing.assert_array_equal(context.run([x], Timing())[0], 2 * x)
+        except ExecutionError as raised:
+            failures.append(raised)
+    context.close()
+    assert 5 < len(failures) < 35
+    assert {type(failure) for failure in failures} == {error}
+    assert all("inference failed: RKNN_ERR_" in str(failure) for failure in failures)
+
+
+def test_the_bytes_of_the_file_are_not_kept(machine: SimulatedModule, tmp_path: Path) -> None:
+    made: list[Any] = []
+
+    def release(self: Any) -> None:
+        made.append(self)
+        machine.RKNNLite.release(self)
+
+    path, model = twin(models.double(tmp_path / "m.onnx"))
+    context = LiteDriver(changed(machine, release)).open(path, model, 0)
+    np.testing.assert_array_equal(context.run([np.ones(4, np.float32)], Timing())[0], np.full(4, 2.0))
+    context.close()
+    assert made[-1].rknn_data is None
+
+
+class Clock:
+    """A time that a test lets pass."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        for module in (lite, lite_watch):
+            monkeypatch.setattr(module, "perf_counter", self)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_the_time_of_the_job_is_told_from_the_copies_before_and_after_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = Clock(monkeypatch)
+
+    def slowed(name: str, seconds: float) -> None:
+        phase = getattr(rknnlite_runtime.Runtime, name)
+
+        def slow(*arguments: Any, **named: Any) -> Any:
+            clock.sleep(seconds)
+            return phase(*arguments, **named)
+
+        monkeypatch.setattr(rknnlite_runtime.Runtime, name, slow)
+
+    slowed("set_inputs", 0.5)
+    slowed("get_outputs", 1.0)
+    machine = simulated_rknnlite(SimulatedNpu(job_seconds=0.25), clock=clock, sleep=clock.sleep)
+    path, model = twin(models.double(tmp_path / "m.onnx"))
+    context, timing = LiteDriver(machine).open(path, model, 0), Timing()
+    context.run([np.ones(4, np.float32)], timing)
+    context.close()
+    assert (timing.set_input, timing.infer, timing.copy_output) == (0.5, 0.25, 1.0)
+    assert context.notes == ()
+
+
+def test_a_class_that_is_built_otherwise_works_and_says_what_it_does_not_show(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = Clock(monkeypatch)
+
+    class Other:
+        """The documented interface, and nothing behind it."""
+
+        def load_rknn(self, path: str) -> int:
+            return 0
+
+        def init_runtime(self, core_mask: int = 0) -> int:
+            return 0
+
+        def inference(self, inputs: Any, data_format: Any = None) -> Any:
+            clock.sleep(0.5)
+            return [2 * inputs[0]]
+
+        def get_sdk_version(self) -> str | None:
+            return None
+
+        def release(self) -> None:
+            pass
+
+    path, model = twin(models.double(tmp_path / "m.onnx"))
+    context, timing = LiteDriver(types.SimpleNamespace(RKNNLite=Other)).open(path, model, 0), Timing()
+    np.testing.assert_array_equal(context.run([np.ones(4, np.float32)], timing)[0], np.full(4, 2.0))
+    assert (timing.set_input, timing.infer, timing.copy_output) == (0.0, 0.5, 0.0)
+    assert "neither the code of a run" in context.notes[0]
+
+
 def test_a_class_that_raises_after_all_is_an_execution_error(machine: SimulatedModule, tmp_path: Path) -> None:
     def inference(self: Any, inputs: Any, data_format: Any = None) -> Any:
         raise AttributeError("rknn_runtime")
@@ -545,7 +654,9 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str]
         (folder / "api.py").write_text(source)
         monkeypatch.syspath_prepend(tmp_path / "site")
         for name in ("rknnlite", "rknnlite.api"):
-            monkeypatch.delitem(sys.modules, name, raising=False)
+            # Noted as being there, so that monkeypatch takes away what the test imports; for the import it must not be.
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+            del sys.modules[name]
 
     return install
 

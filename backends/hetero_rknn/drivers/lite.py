@@ -2,8 +2,9 @@
 
 The way in for machines that have the package and nothing else. It copies every tensor, hands out float32 alone, and
 cannot share weights between instances; `capi` does better in all three. What is known of the class was seen by running
-2.3.2 and 2.5.0: it raises nothing, so errors are what it logs; it takes no notice of what `rknn_run` returns, so a
-failed run shows when the outputs are fetched.
+2.3.2 and 2.5.0: it raises nothing, so errors are what it logs; it takes no notice of what `rknn_run` returns, so the
+driver looks for itself (`lite_watch`); it keeps the bytes of the file, a copy of the weights for each object, which the
+driver drops.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from hetero.errors import ClosedError, HeteroError
 from hetero_rknn.drivers.contract import Context, Driver, Timing
 from hetero_rknn.drivers.errors import code_named, error_of
 from hetero_rknn.drivers.lite_log import Words, listener, logging_kept
+from hetero_rknn.drivers.lite_watch import watched
 from hetero_rknn.model_file import ModelFile, ModelTensor
 
 _PACKAGE = "rknn-toolkit-lite2"
@@ -97,6 +99,8 @@ class LiteDriver(Driver):
                 # After a refused mask the class holds a runtime that works, and the weights.
                 instance.release()
                 raise
+        # rknn_init made its own copy: the vendor's C examples free theirs at this point.
+        instance.rknn_data = None
         return LiteContext(self, path, model, instance, mask)
 
     def called(self) -> None:
@@ -112,13 +116,19 @@ class LiteDriver(Driver):
 
 
 class LiteContext(Context):
-    """One instance of a model, in an object of the vendor's class that no other context has."""
+    """One instance of a model, in an object of the vendor's class that no other context has.
+
+    Attributes:
+        notes: Remarks for people: what this version of the class does not show.
+    """
 
     def __init__(self, driver: LiteDriver, path: Path, model: ModelFile, instance: Any, mask: int) -> None:
         self._driver, self._path, self._model, self._instance = driver, path, model, instance
         self.mask = mask
         self._lock = threading.Lock()
         self._running = self._closed = False
+        self._watch = watched(instance)
+        self.notes = () if self._watch else (f"this {_PACKAGE} shows neither the code of a run nor its time",)
         self._nhwc = [_is_image(tensor) for tensor in model.inputs]
         # One string for all would be taken for a 2-D input's too; without any the class guesses, and never says so.
         self._formats = ["nhwc" if nhwc else "nchw" for nhwc in self._nhwc]
@@ -127,8 +137,8 @@ class LiteContext(Context):
     def run(self, inputs: Sequence[Array], timing: Timing) -> list[Array]:
         """Run once; see `Context.run`.
 
-        What the class does in one call cannot be told apart: `timing.infer` has its copies of inputs and outputs in it,
-        `set_input` and `copy_output` are the driver's own changes of layout and dtype.
+        With a version of the class that cannot be watched, `timing.infer` has its copies of inputs and outputs in it;
+        `set_input` and `copy_output` are then the driver's own changes of layout and dtype alone.
 
         Raises:
             Unsupported: Also for an integer output beyond 2**24, which float32 cannot carry.
@@ -177,12 +187,20 @@ class LiteContext(Context):
             for tensor, array, nhwc in zip(self._model.inputs, inputs, self._nhwc, strict=True)
         ]
         given = perf_counter()
+        watch = self._watch
+        if watch is not None:
+            watch.begin()
         with listener.listening() as words:
             # The class writes into the list that it is given.
             answer = _called("inference", self._instance.inference, inputs=handed, data_format=list(self._formats))
+        ran = perf_counter()
+        if watch is not None:
+            if watch.code < 0:
+                # Whatever it answers is not of this run.
+                raise error_of(watch.code, "inference", words.text)
+            given, ran = watch.given or given, watch.ran or ran
         if answer is None:
             raise _inference_error(words)
-        ran = perf_counter()
         results = self._results(answer)
         timing.set_input, timing.infer, timing.copy_output = given - start, ran - given, perf_counter() - ran
         self._driver.called()

@@ -54,6 +54,7 @@ class SimulatedModule(types.ModuleType):
         npu: What is simulated.
         sleep: Spends modelled time; takes seconds.
         clock: What modelled time is held against, in seconds.
+        stale_outputs: After a run that failed, hand out the outputs of the run before.
 
     Attributes:
         RKNNLite: The vendor's class. All its objects share this machine.
@@ -62,10 +63,17 @@ class SimulatedModule(types.ModuleType):
 
     RKNNLite: type[SimulatedRKNNLite]
 
-    def __init__(self, npu: SimulatedNpu, *, sleep: Callable[[float], object], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        npu: SimulatedNpu,
+        *,
+        sleep: Callable[[float], object],
+        clock: Callable[[], float],
+        stale_outputs: bool = False,
+    ) -> None:
         super().__init__("rknnlite.api", "Simulated by hetero: times are modelled.")
         self.cores = Cores(npu, sleep=sleep, clock=clock)
-        self._machine = Machine(self.cores, _logger())
+        self._machine = Machine(self.cores, _logger(), stale_outputs=stale_outputs)
         self.RKNNLite = type("RKNNLite", (SimulatedRKNNLite,), {"machine": self._machine})
         _break_level_names()
 
@@ -106,6 +114,7 @@ def simulated_rknnlite(
     *,
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.perf_counter,
+    stale_outputs: bool = False,
 ) -> SimulatedModule:
     """A simulated machine with the vendor's Python interface.
 
@@ -113,11 +122,13 @@ def simulated_rknnlite(
         npu: What is simulated.
         sleep: Spends modelled time, while the cores are held; takes seconds.
         clock: What modelled time is held against, in seconds: what computing took counts into a job's time.
+        stale_outputs: After a run that failed, hand out the outputs of the run before. Nobody says that the vendor's
+            library does not, and its class asks for them in any case.
 
     Returns:
         To be used as the module `rknnlite.api`.
     """
-    return SimulatedModule(npu, sleep=sleep, clock=clock)
+    return SimulatedModule(npu, sleep=sleep, clock=clock, stale_outputs=stale_outputs)
 
 
 class SimulatedRKNNLite:
@@ -194,12 +205,16 @@ class SimulatedRKNNLite:
             with self._caught("Catch exception when setting inputs.") as failed:
                 if inputs_pass_through is not None and any(inputs_pass_through):
                     raise Exception("inputs_pass_through is not simulated")
-                feeds = runtime.set_inputs(inputs, data_type, data_format)
+                runtime.set_inputs(inputs, data_type, data_format)
+            if failed:
+                return None
+            with self._caught("Catch exception when running RKNN model.") as failed:
+                runtime.run(get_frame_id)
             if failed:
                 return None
             outputs: list[Any] = []
             with self._caught("Catch exception when getting outputs.") as failed:
-                outputs = runtime.run(feeds, reuse_outputs)
+                outputs = runtime.get_outputs(get_frame_id, reuse_outputs=reuse_outputs)
         if failed:
             return None
         return [*outputs, 0] if get_frame_id else outputs

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hetero.errors import ProgramInvalid
-from hetero.testing.rknn.cores import Cores, core_count, family
+from hetero.testing.rknn.cores import Cores, Job, core_count, family
 from hetero.testing.rknn.twin import read_twin
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ _FORMAT = 6
 # In the order of rknn_tensor_type.
 _DTYPES = ("float32", "float16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "bool")
 _NHWC, _UNDEFINED = 1, 3
-_CODES = {"fail": "RKNN_ERR_FAIL", "lost": "RKNN_ERR_DEVICE_UNAVAILABLE"}
+# What each fault makes of `rknn_run`; a hang that was released is a timeout.
+_CODES = {"fail": -1, "timeout": -2, "hang": -2, "lost": -3}
+_NAMES = {-1: "RKNN_ERR_FAIL", -2: "RKNN_ERR_TIMEOUT", -3: "RKNN_ERR_DEVICE_UNAVAILABLE"}
 
 
 class Machine:
@@ -41,6 +43,7 @@ class Machine:
     Args:
         cores: The NPU's.
         log: The vendor's logger.
+        stale_outputs: See `simulated_rknnlite`.
 
     Attributes:
         cores: The NPU's.
@@ -51,7 +54,8 @@ class Machine:
         sessions: ONNX Runtime's, by the model's digest.
     """
 
-    def __init__(self, cores: Cores, log: logging.Logger) -> None:
+    def __init__(self, cores: Cores, log: logging.Logger, *, stale_outputs: bool = False) -> None:
+        self.stale_outputs = stale_outputs
         self.cores = cores
         self.log = log
         self.lock = threading.Lock()
@@ -101,6 +105,9 @@ class Runtime:
         self._cores, self._every = frozenset(range(core_count(machine.cores.npu.platform))), False
         self._inside = 0
         self._torn = False
+        self._feeds: dict[str, NDArray[Any]] = {}
+        self._code, self._frame = 0, 0
+        self._outputs: list[NDArray[Any]] = []
         self._reused: list[NDArray[Any]] = []
         machine.runtimes.add(self)
 
@@ -165,8 +172,8 @@ class Runtime:
         self._session = None
         self._machine.runtimes.discard(self)
 
-    def set_inputs(self, inputs: Any, data_type: Any, data_format: Any) -> dict[str, NDArray[Any]]:
-        """What ONNX Runtime is fed: the order of elements and the dtypes are those of the graph afterwards."""
+    def set_inputs(self, inputs: Any, data_type: Any, data_format: Any) -> None:
+        """Take inputs: the order of elements and the dtypes are those of the graph afterwards."""
         session = self._opened()
         ends = session.get_inputs()
         if len(inputs) > len(ends):
@@ -183,31 +190,48 @@ class Runtime:
                 data_format[index] = _NHWC if array.ndim == 4 else _UNDEFINED
             if isinstance(data_type, list):
                 data_type[index] = _DTYPES.index(array.dtype.name)
-        return feeds
+        self._feeds = feeds
 
-    def run(self, feeds: dict[str, NDArray[Any]], reuse: bool) -> list[NDArray[Any]]:
-        """One job on the cores."""
+    def run(self, get_frame_id: bool = False) -> int | tuple[int, int]:
+        """One job on the cores: the code of `rknn_run`, which the class drops; with the frame's number where asked."""
         session, cores = self._opened(), self._machine.cores
         job = cores.acquire(self._cores, self._every)
         try:
             outputs: list[NDArray[Any]] = []
             if job.fault in (None, "nan", "garbage"):
                 with np.errstate(over="ignore", invalid="ignore"):
-                    outputs = [self._halved(np.asarray(output, np.float32)) for output in session.run(None, feeds)]
+                    outputs = [
+                        self._halved(np.asarray(output, np.float32)) for output in session.run(None, self._feeds)
+                    ]
             cores.spend(job)
         finally:
             cores.release(job)
-        if not outputs:
-            if job.fault == "fail":
-                _say("failed to submit, job %d", job.number)
-            raise Exception(f"E Get outputs failed, error code: {_CODES.get(str(job.fault), 'RKNN_ERR_TIMEOUT')}")
-        outputs = [np.array(output) for output in outputs]
+        self._frame += 1
+        self._code = _CODES.get(job.fault or "", 0)
+        if job.fault == "fail":
+            _say("failed to submit, job %d", job.number)
+        if self._code == 0:
+            self._outputs = self._spoiled(outputs, job, session)
+        return (self._code, self._frame) if get_frame_id else self._code
+
+    def get_outputs(self, get_frame_id: bool = False, reuse_outputs: bool = False) -> list[NDArray[Any]]:
+        """The answer of the last job, all of it float32; new arrays, or the ones of the call before."""
+        if (self._code < 0 and not self._machine.stale_outputs) or not self._outputs:
+            raise Exception(f"E Get outputs failed, error code: {_NAMES.get(self._code, 'RKNN_ERR_FAIL')}")
+        if reuse_outputs:
+            return self._into_reused(self._outputs)
+        return [np.array(output) for output in self._outputs]
+
+    def _spoiled(
+        self, outputs: list[NDArray[Any]], job: Job, session: onnxruntime.InferenceSession
+    ) -> list[NDArray[Any]]:
+        """With what the job's fault makes of them."""
         if job.fault == "garbage" or self._torn:
             noise = np.random.default_rng(job.number)
             outputs = [noise.normal(0, 128, output.shape).astype(np.float32) for output in outputs]
         if job.fault == "nan":
             _spoil(outputs, [_dtype_of(end.type) for end in session.get_outputs()], job.number)
-        return self._into_reused(outputs) if reuse else outputs
+        return outputs
 
     def _opened(self) -> onnxruntime.InferenceSession:
         if self._session is None:
@@ -249,7 +273,7 @@ class Runtime:
 
     def _into_reused(self, outputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
         if not self._reused:
-            self._reused = outputs
+            self._reused = [np.empty_like(output) for output in outputs]
         for buffer, output in zip(self._reused, outputs, strict=True):
             np.copyto(buffer, output)
         return list(self._reused)
