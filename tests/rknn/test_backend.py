@@ -143,10 +143,10 @@ def test_the_quicker_placement_is_measured_and_told_with_its_numbers(model: Path
 
 
 def test_pacing_refuses_what_comes_too_soon_and_says_when_to_come_again(model: Path) -> None:
-    npu = SimulatedNpu(job_seconds=0.02)
+    npu = SimulatedNpu(job_seconds=0.3)  # so long that two submits fall into one, however slow the machine
     with on_board("capi", npu, rknn={"enable_pacing": True, "schedule": "0"}, chain=["rknn"]) as runtime:
         session = runtime.load(model, on_full="raise", canary=False, standby=False)
-        session(X)  # from now on a job is known to take 20 ms
+        session(X)  # from now on a job is known to take 300 ms
         session.submit(X).result(30)
         last = session.submit(X)
         with pytest.raises(QueueFull, match="rknn is paced: the next request may come in"):
