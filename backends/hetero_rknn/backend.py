@@ -127,7 +127,7 @@ class RknnBackend(CompilingBackend):
             option.name: option.default if options.get(option.name) is None else options[option.name]
             for option in self.options
         }
-        if device.name == pc.MACHINE:
+        if device.name == pc.DEVICE:
             return pc.load(program, device, values, self.host)
         platform = self._platform(device)
         placements = _placements(platform, values)

@@ -20,6 +20,7 @@ from hetero.backend import Call
 from hetero.bundle import open_program
 from hetero.errors import ClosedError, DeviceLost, ExecutionError, FallbackForbidden, Unavailable, Unsupported
 from hetero_cpu.backend import CpuBackend
+from hetero_rknn.backend import RknnBackend
 from hetero_rknn.toolkit import interpreters, pc
 from tests import models
 from tests.rknn.toolkit.environments import Rknn, host_with
@@ -48,6 +49,18 @@ def load(pc_host: hetero.Host) -> Iterator[Load]:
     yield load_it
     for executable in loaded:
         executable.close()
+
+
+def test_the_backend_itself_loads_programs_on_it(
+    make_runtime: MakeRuntime, pc_host: hetero.Host, tmp_path: Path
+) -> None:
+    x = np.ones((1, 8), np.float32)
+    session = make_runtime(RknnBackend, host=pc_host).load(
+        models.double(tmp_path / "double.onnx", (1, 8)), device=pc.DEVICE, fallback="forbid", canary=False
+    )
+    result = session.run(x)
+    assert (result.record.device, result.record.simulated) == ("rknn:pc", True)
+    assert "pc_target=rk3588" in str(session.explain())
 
 
 def test_it_is_there_only_when_it_is_asked_for_by_name(
