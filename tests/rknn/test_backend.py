@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,10 @@ def test_pacing_refuses_what_comes_too_soon_and_says_when_to_come_again(model: P
         session = runtime.load(model, on_full="raise", canary=False, standby=False)
         session(X)  # from now on a job is known to take 300 ms
         session.submit(X).result(30)
+        pace = executable_of(session).pace
+        assert pace is not None
+        while pace.due_in() > 0:
+            time.sleep(0.001)
         last = session.submit(X)
         with pytest.raises(QueueFull, match="rknn is paced: the next request may come in"):
             session.submit(X)

@@ -38,7 +38,7 @@ class OnBoard(BackendConformance):
 class TestLite(OnBoard):
     options: ClassVar[dict[str, Any]] = {"driver": "lite"}
     # The vendor's class takes no inputs without a dimension.
-    programs = [program for program in PROGRAMS if program.name != "scalar"]
+    programs = tuple(program for program in PROGRAMS if program.name != "scalar")
 
 
 class TestCapi(OnBoard):
