@@ -66,9 +66,7 @@ class Board:
         """A lane for a request at once, unless somebody waits who comes before it; None when it has to wait."""
         with self._lock:
             self._check_open()
-            if self.waiting and any(queue and queue[0] < request for queue in self._queues.values()):
-                return None
-            return self._assign(request)
+            return None if self._waits_before(request) else self._assign(request)
 
     def enter(self, request: Request, wait: float | None, *, again: bool = False) -> None:
         """Let a request wait; `request.assigned` is called with its lane, possibly before this returns.
@@ -97,7 +95,8 @@ class Board:
                     fix="send slower, wait for room (on_full='wait'), or raise max_waiting",
                 )
             self._check_open()
-            assignment = self._assign(request)
+            # A lane may be free that those before it were not told of yet: it is theirs, see below.
+            assignment = self._assign(request, may_take=not self._waits_before(request))
             if assignment is None and wait == 0 and not again:
                 self._refuse_paced(request)
             stranded = [request] if assignment is None and self._hopeless(request) else []
@@ -182,15 +181,19 @@ class Board:
             self._room.notify_all()
         return waiting
 
-    def _assign(self, request: Request) -> Assignment | None:
-        """A free lane by the policy's choice; else the plan is noted in the request."""
+    def _waits_before(self, request: Request) -> bool:
+        """Somebody waits who comes before the request."""
+        return bool(self.waiting) and any(queue and queue[0] < request for queue in self._queues.values())
+
+    def _assign(self, request: Request, may_take: bool = True) -> Assignment | None:
+        """A free lane by the policy's choice, if it may have one; else the plan is noted in it."""
         first, chosen = request.candidates[0], request.forced
         if chosen is None and self.policy.prefers_first and not request.tried and first.usable and first.idle:
             chosen = first
         if chosen is None:
             options = [c for c in request.candidates if c.usable and c not in request.tried]
             chosen = self.policy.choose(request, options, self.clock())
-        call = chosen.take() if chosen is not None else None
+        call = chosen.take() if chosen is not None and may_take else None
         if chosen is not None and call is not None:
             return chosen, call
         request.planned = chosen

@@ -251,3 +251,37 @@ def test_units_and_weights_that_do_not_fit_the_lanes_are_the_plugins_mistake(
     session = make_runtime(fake("npu", lanes=2, **wrong), fake("cpu", kind="cpu")).load(DOUBLE)
     assert "an executable" in session.explain().candidates[0].reason
     assert session.run(X).record.device == "cpu"
+
+
+def test_a_request_does_not_take_a_lane_that_one_before_it_was_not_told_of_yet(make_runtime: Make) -> None:
+    """A lane lies free for a moment before whoever gave it back looks who waits."""
+    gate = threading.Semaphore(0)
+
+    def run(inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
+        assert gate.acquire(timeout=30)
+        order.append(float(inputs["x"][0]))
+        return double(inputs, call)
+
+    order: list[float] = []
+    session = make_runtime(fake("npu", run=run), chain=["npu"]).load(DOUBLE, canary=False)
+    board, candidate = session._dispatcher.board, session._candidates[0]
+    first, second = session.submit(X), session.submit(X + 1)
+    held = candidate.lanes.calls[0]
+    while not held.started:
+        pass
+    given_back, board_waits = candidate.lanes.give_back, threading.Event()
+
+    def slowly(call: Call) -> None:
+        given_back(call)
+        candidate.lanes.give_back = given_back  # type: ignore[method-assign]
+        third.append(session.submit(X + 2))
+        board_waits.set()
+
+    third: list[concurrent.futures.Future[Any]] = []
+    candidate.lanes.give_back = slowly  # type: ignore[method-assign]
+    for _ in range(3):
+        gate.release()
+    assert board_waits.wait(30)
+    concurrent.futures.wait([first, second, *third], timeout=30)
+    assert order == [1.0, 2.0, 3.0]
+    assert board.waiting == 0
