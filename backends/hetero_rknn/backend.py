@@ -133,11 +133,12 @@ class RknnBackend(CompilingBackend):
         placements = _placements(platform, values)
         paths = self._files(program, device, platform)
         driver, why = self._driver(device, platform, values)
-        variants = [self._variant(path, program, platform, driver) for path in paths]
+        version = driver.library_version or self._library_version(device)
+        variants = [self._variant(path, program, platform, version) for path in paths]
         perf = PerfLog.of(self.host.environ)
         details = {
             "driver": f"{driver.name} ({why})",
-            "librknnrt": driver.library_version or "unknown",
+            "librknnrt": version or "unknown",
             "model": f"for {variants[0].model.platform}, toolkit {variants[0].model.version or 'unknown'}",
         }
         notes = [note for variant in variants for note in variant.notes]
@@ -197,6 +198,12 @@ class RknnBackend(CompilingBackend):
             raise Unavailable("the board's SoC can no longer be told")
         return soc
 
+    def _library_version(self, device: Device) -> str | None:
+        """Of a `librknnrt` that tells its own only when a model is open."""
+        if device.simulated:
+            return str(device.properties["librknnrt"])
+        return system_report(self.host).library_version
+
     def _files(self, program: Program, device: Device, platform: Platform) -> list[Path]:
         if device.simulated:
             return simulated.stand_ins(program, platform, self.host.cache / "rknn" / "simulated")
@@ -214,9 +221,9 @@ class RknnBackend(CompilingBackend):
             )
         return found
 
-    def _variant(self, path: Path, program: Program, platform: Platform, driver: Driver) -> Variant:
+    def _variant(self, path: Path, program: Program, platform: Platform, version: str | None) -> Variant:
         model = read_model_file(path)
-        notes = check_model(model, platform, driver.library_version)
+        notes = check_model(model, platform, version)
         converted = check_signature(model, program.inputs, program.outputs)
         dtypes = {spec.name: spec.dtype for spec in (*program.inputs, *program.outputs)}
 

@@ -92,7 +92,7 @@ class RknnExecutable(Executable):
         self._contexts: dict[tuple[int, int, int], Context] = {}
         self._origins: dict[int, Context] = {}
         self.pace = self._pacing = pacing
-        self.details = {**(details or {}), "placement": placement.text}
+        self.details: dict[str, Any] = {**(details or {}), "placement": placement.text}
         if placement.static_order is None:
             self.lanes = len(placement.slots)
             self.units = [slot.core for slot in placement.slots]
@@ -105,6 +105,11 @@ class RknnExecutable(Executable):
         except BaseException:
             self.close()
             raise
+        notes = [note for context in self._origins.values() for note in context.notes]
+        if driver.library_version is not None:
+            self.details["librknnrt"] = driver.library_version
+        if notes:
+            self.details["notes"] = "; ".join(dict.fromkeys([*filter(None, [self.details.get("notes")]), *notes]))
 
     def run(self, inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
         """See `Executable.run`. Raises NonFiniteOutput for an answer with NaN or infinity, as `on_nonfinite` has it."""

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from hetero.errors import HeteroError, WrongAnswer
+from hetero.errors import ClosedError, HeteroError, WrongAnswer
 from hetero.scheduler.canary import TOLERANCE, compare
 from hetero.scheduler.workers import Workers
 from hetero.tensors import Array
@@ -49,6 +49,7 @@ class Verifier:
 
         Raises:
             WrongAnswer: It is wrong, and every answer is checked.
+            ClosedError: Every answer is checked, and the session was closed before this one could be.
         """
         if candidate is self._reference:
             return
@@ -63,6 +64,8 @@ class Verifier:
     def _check_later(self, candidate: Candidate, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         try:
             self._compare(inputs, outputs)
+        except ClosedError:
+            return
         except WrongAnswer as error:
             _log.error("%s gave a wrong answer: %s", candidate.name, error.problem)
             candidate.distrust(error)
@@ -70,6 +73,8 @@ class Verifier:
     def _compare(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         try:
             expected = self._reference.answer(inputs)
+        except ClosedError:
+            raise  # the reference is gone: an answer that nobody could check is not given
         except HeteroError as error:
             # What cannot be checked is told, not held against the device.
             _log.warning("an answer could not be checked, %s failed: %s", self._reference.name, error)

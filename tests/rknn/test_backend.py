@@ -308,3 +308,11 @@ def test_two_threads_never_meet_in_one_object_of_the_vendors(model: Path) -> Non
         assert isinstance(backend, RknnBackend)
         (simulator,) = backend.simulators
         assert simulator.counter("misuse") == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_model_newer_than_the_runtime_is_refused_before_that_is_asked(driver: str, model: Path) -> None:
+    with on_board(driver, SimulatedNpu(library_version="1.4.0")) as runtime:
+        report = runtime.load(model).explain().candidates[0]
+        assert report.state == "unsupported"
+        assert "librknnrt 1.4.0 reads formats up to" in report.reason

@@ -43,9 +43,11 @@ class Context(ABC):
     Attributes:
         mask: The vendor's core mask it runs with: 0 for the driver's own choice, else bits 1, 2 and 4 for cores 0, 1
             and 2, or 0xffff for all.
+        notes: What did not go as it should, for `explain()`.
     """
 
     mask: int = 0
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def run(self, inputs: Sequence[Array], timing: Timing) -> list[Array]:
