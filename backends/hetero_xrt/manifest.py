@@ -322,8 +322,11 @@ class _Reader:
         if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
             raise self._wrong(f"{where}: shape is {shape!r}, expected a list of sizes above 0", "write [64, 64]")
         shared = entry.get("shared", False)
-        if not isinstance(shared, bool) or (shared and role not in ("in", "weight")):
-            raise self._wrong(f"{where}: shared is {shared!r}", 'write true or false; only inputs ("in") can be shared')
+        if not isinstance(shared, bool) or (shared and role != "in"):
+            raise self._wrong(
+                f"{where}: shared is {shared!r}",
+                'only a tensor of an "in" argument can be shared; a weight is by itself',
+            )
         return Tensor(self._text(f"{where}: name", entry.get("name")), dtype, tuple(shape), shared)
 
     def _covered(self, roles: tuple[str, ...], arguments: Sequence[Argument], columns: int) -> None:
@@ -341,7 +344,7 @@ class _Reader:
             if held != Counter([None]) and held != Counter(range(columns)):
                 buffers = ", ".join(argument.name for _, argument in found)
                 raise self._wrong(
-                    f"tensor {name!r} is in {buffers}, expected one packed buffer, or one for each of {columns} columns",
+                    f"tensor {name!r} is in {buffers}, expected one packed buffer, or one for each of the columns",
                     "name one argument for each column, or take `layout` and `column` out",
                 )
 

@@ -9,7 +9,7 @@ import struct
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from hetero.errors import ProgramInvalid
 
@@ -169,7 +169,7 @@ class _Reader:
         # An instance is named KERNEL:INSTANCE.
         return tuple(dict.fromkeys(_text(entry[-1]).partition(":")[0] for entry in entries))
 
-    def _unpack(self, form: struct.Struct, offset: int, section: Section | None = None) -> tuple[int, ...]:
+    def _unpack(self, form: struct.Struct, offset: int, section: Section | None = None) -> tuple[Any, ...]:
         if section is not None and offset + form.size > section.offset + section.size:
             raise self._wrong(f"has a section {section.name} of {section.size} bytes, too short for what it holds")
         self._file.seek(offset)

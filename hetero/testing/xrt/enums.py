@@ -61,4 +61,4 @@ class DeviceInfo(PybindEnum):
     """`xrt_info_device`: the keys that an NPU answers."""
 
     bdf = 0
-    name = 5
+    name = 5  # type: ignore[assignment]  # the vendor's member hides Enum's own attribute too

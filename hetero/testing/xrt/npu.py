@@ -123,7 +123,7 @@ class Npu:
             self._forced.extend(faults)
 
     def release_hangs(self) -> None:
-        """Let hung commands end, in the state NORESPONSE; what waited behind them runs now; no column hangs again."""
+        """Let hung commands end, in the state NORESPONSE; what waited behind them goes on; no column hangs again."""
         with self._lock:
             self.settle()
             self._released = True
@@ -134,7 +134,7 @@ class Npu:
                     self._free_at[column] = now
             for command in waiting:
                 if command.begin == math.inf:
-                    self._plan(command)
+                    self._plan(command, released=True)
                     continue
                 for job in command.jobs:
                     job.end = min(job.end, now)
@@ -300,8 +300,8 @@ class Npu:
             draw -= share
         return None
 
-    def _plan(self, command: Command) -> None:
-        """Settle when a command begins and ends."""
+    def _plan(self, command: Command, *, released: bool = False) -> None:
+        """Settle when a command begins and ends; one that was waiting when hangs were released does not hang."""
         columns = command.context.columns
         image = command.context.image
         command.begin = max(self.clock.now(), *(self._free_at[column] for column in columns))
@@ -319,7 +319,7 @@ class Npu:
             time += command.dispatch + seconds_of(image.design, self.phoenix)
             failed = True
             if job.outcome == "hang":
-                time, job.final = math.inf, CommandState.ERT_CMD_STATE_NORESPONSE
+                time, job.final = time if released else math.inf, CommandState.ERT_CMD_STATE_NORESPONSE
             elif job.outcome == "timeout" or time > limit:
                 time, job.final = limit, CommandState.ERT_CMD_STATE_TIMEOUT
             elif job.outcome in _FAILED:

@@ -65,7 +65,8 @@ class Bo(Bound):
         self.npu.enter()
         if offset + count > self.buffer.size:
             raise RuntimeError("attempting to read past buffer size (err=-22)")
-        return self.buffer.host[offset : offset + count].view(np.int8).copy()
+        content: Array = self.buffer.host[offset : offset + count].view(np.int8).copy()
+        return content
 
     def sync(self, direction: Any, *rest: Any) -> None:
         """Move data between the sides; the whole buffer at once from 2.16 on."""
@@ -87,7 +88,7 @@ class Bo(Bound):
     def map(self) -> memoryview:
         """The host's side, to read and to write."""
         # Of the memory, not of the buffer: like the vendor's, it does not keep the buffer alive.
-        return memoryview(self.buffer.host)
+        return self.buffer.host.data
 
     def size(self) -> int:
         """In bytes."""
@@ -116,22 +117,24 @@ class Run(Bound):
         if self._command is not None and not self.listed:
             self.npu.dropped(self._command, "run")
 
-    def take(self, index: int, argument: Any) -> None:
-        """As `kernel.__call__` sets arguments: what it cannot convert is left unset, without a word."""
+    def take(self, index: int, argument: Any) -> bool:
+        """Set an argument where it can be converted; no part of the vendor's class."""
         if index >= FIRST_DATA_ARGUMENT + len(self.kernel.context.image.design.arguments):
             self.npu.ledger.crash("too_many_arguments", f"argument {index} of a kernel without it: segmentation fault")
         if isinstance(argument, Bo):
             self.arguments[index] = weakref.ref(argument.buffer)
-        elif not isinstance(argument, float) and hasattr(argument, "__index__"):
-            number = argument.__index__()
-            if -_SIGNED <= number < _SIGNED:
-                self.arguments[index] = number
+            return True
+        if isinstance(argument, float) or not hasattr(argument, "__index__"):
+            return False
+        number: int = argument.__index__()
+        if not -_SIGNED <= number < _SIGNED:
+            return False
+        self.arguments[index] = number
+        return True
 
     def set_arg(self, index: Any, argument: Any) -> None:
         """Set one argument: a buffer or an integer of 32 bits."""
-        position = unsigned("set_arg()", index)
-        self.take(position, argument)
-        if position not in self.arguments:
+        if not self.take(unsigned("set_arg()", index), argument):
             raise incompatible("set_arg()", (index, argument))
 
     def start(self) -> None:
