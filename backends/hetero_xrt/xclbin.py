@@ -129,6 +129,8 @@ class _Reader:
         if count > _MOST_SECTIONS:
             raise self._wrong(f"claims {count} sections, more than there can be")
         start = _AXLF.size + _HEADER.size
+        if start + count * _SECTION.size > length:
+            raise self._wrong(f"claims {length} bytes, too few for its {count} section headers")
         sections = tuple(self._section(start + index * _SECTION.size, length) for index in range(count))
         columns, start_columns = self._partition(sections)
         return XclbinFile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,7 @@ def test_a_weight_has_no_layout(tmp_path: Path) -> None:
 
 def test_a_syntax_error_is_named_with_its_line(tmp_path: Path) -> None:
     path = edited(tmp_path, ("columns = 4", "columns = = 4"))
-    with pytest.raises(BundleError, match="not valid TOML.*line 9"):
+    with pytest.raises(BundleError, match=r"not valid TOML.*line 10"):
         read_manifest(path)
 
 
@@ -232,3 +233,11 @@ def test_every_refusal_is_an_error_of_hetero(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(HeteroError):
         read_manifest(path)
+
+
+def test_the_example_of_the_docs_is_a_manifest(tmp_path: Path) -> None:
+    docs = (Path(__file__).parents[2] / "docs/kernels.md").read_text()
+    (example,) = re.findall(r"```toml\n(\[kernel\].*?)```", docs, re.DOTALL)
+    written = read_manifest(stand_in(tmp_path, tiles_per_launch=64))
+    written.path.write_text(example)
+    assert read_manifest(tmp_path) == written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from pathlib import Path
 
@@ -100,6 +101,14 @@ def test_every_truncated_file_is_refused(tmp_path_factory: pytest.TempPathFactor
         read_xclbin(written(tmp_path_factory.mktemp("cut"), whole[: int(share * len(whole))]))
 
 
+@pytest.mark.parametrize("length", [0, SECTIONS + 3 * 40 - 1])
+def test_a_length_that_leaves_no_room_for_the_headers_is_refused(tmp_path: Path, whole: bytes, length: int) -> None:
+    content = bytearray(whole)
+    struct.pack_into("<Q", content, LENGTH, length)
+    with pytest.raises(ProgramInvalid, match=f"claims {length} bytes"):
+        read_xclbin(written(tmp_path, bytes(content)))
+
+
 def test_a_section_beyond_the_end_is_refused(tmp_path: Path, whole: bytes) -> None:
     content = bytearray(whole)
     header, offset, _ = section(whole, AIE_PARTITION)
@@ -124,10 +133,6 @@ def test_damaged_headers_never_do_worse_than_be_refused(
     content = bytearray(whole)
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    path = written(tmp_path_factory.mktemp("damaged"), bytes(content))
-    try:
-        found = read_xclbin(path)
-    except ProgramInvalid as error:
-        assert error.fix
-    else:
-        assert found.path == path
+    # Anything but this error is a crash of the reader.
+    with contextlib.suppress(ProgramInvalid):
+        read_xclbin(written(tmp_path_factory.mktemp("damaged"), bytes(content)))

@@ -6,6 +6,7 @@ there with any state of the caches.
 
 from __future__ import annotations
 
+import threading
 import weakref
 
 import numpy as np
@@ -33,6 +34,8 @@ class Memory:
         self.buffers = 0
         self.locked = 0
         self._limit = limit
+        # Buffers die in any thread, also in one that is in here.
+        self._lock = threading.RLock()
         self._next_address = 0x4000000
         self._graves: list[weakref.ref[Array]] = []
 
@@ -42,35 +45,36 @@ class Memory:
         Raises:
             RuntimeError: The limit of locked memory is reached.
         """
-        if self._limit is not None and self.locked + size > self._limit:
-            raise RuntimeError(
-                f"mmap(addr=0x0, len={size}, prot=3, flags=8193, offset={self._next_address:#x}) failed (err=-11): "
-                "Resource temporarily unavailable"
-            )
-        address, self._next_address = self._next_address, self._next_address + (size + 4095) // 4096 * 4096
-        self.buffers += 1
-        self.locked += size
+        with self._lock:
+            address = self._next_address
+            if self._limit is not None and self.locked + size > self._limit:
+                raise RuntimeError(
+                    f"mmap(addr=0x0, len={size}, prot=3, flags=8193, offset={address:#x}) failed (err=-11): "
+                    "Resource temporarily unavailable"
+                )
+            self._next_address += (size + 4095) // 4096 * 4096
+            self.buffers += 1
+            self.locked += size
         return Buffer(self, size, group, address)
 
     def bury(self, host: Array, size: int) -> None:
         """Take back the memory of a buffer that was collected; whoever still maps it reads poison."""
-        self.buffers -= 1
-        self.locked -= size
         host.fill(POISON)
-        self._graves.append(weakref.ref(host))
+        with self._lock:
+            self.buffers -= 1
+            self.locked -= size
+            self._graves.append(weakref.ref(host))
 
     def visit_graves(self) -> None:
         """Count the freed memory that was written to."""
-        left: list[weakref.ref[Array]] = []
-        for grave in self._graves:
-            host = grave()
-            if host is None:
-                continue
-            if (host == POISON).all():
-                left.append(grave)
-            else:
-                self.ledger.note("write_after_free")
-        self._graves = left
+        with self._lock:
+            graves, self._graves = self._graves, []
+            for grave in graves:
+                host = grave()
+                if host is not None and (host == POISON).all():
+                    self._graves.append(grave)
+                elif host is not None:
+                    self.ledger.note("write_after_free")
 
 
 class Buffer:

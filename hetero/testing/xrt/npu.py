@@ -208,20 +208,13 @@ class Npu:
         self.enter()
         if context.generation != self.generation:
             raise RuntimeError("DRM_IOCTL_AMDXDNA_EXEC_CMD IOCTL failed (err=-19): No such device")
-        while len(mine := [command for command in self._commands if command.context is context]) >= self.phoenix.queue:
-            self._hold_until(min(command.end for command in mine), "a submit to a full queue that never moves")
         dispatch = self.phoenix.list_dispatch_seconds if in_list else self.phoenix.dispatch_seconds
-        with self._lock:
-            for job in jobs:
-                job.state = CommandState.ERT_CMD_STATE_NEW
-                job.outcome = self._drawn(context)
-                inspect(job, self.ledger)
-            command = Command(context, tuple(jobs), dispatch)
-            self._launches += len(jobs)
-            self._plan(command)
-            self._commands.append(command)
-            self._peak = max(self._peak, len(self._commands))
-        return command
+        while True:
+            with self._lock:
+                mine = [command for command in self._commands if command.context is context]
+                if len(mine) < self.phoenix.queue:
+                    return self._accept(Command(context, tuple(jobs), dispatch))
+            self._hold_until(min(command.end for command in mine), "a submit to a full queue that never moves")
 
     def wait(self, command: Command, seconds: float | None) -> bool:
         """Wait with the GIL held until a command is done.
@@ -275,6 +268,16 @@ class Npu:
             self.memory.visit_graves()
 
     # Within.
+
+    def _accept(self, command: Command) -> Command:
+        for job in command.jobs:
+            job.outcome = self._drawn(command.context)
+            inspect(job, self.ledger)
+        self._launches += len(command.jobs)
+        self._plan(command)
+        self._commands.append(command)
+        self._peak = max(self._peak, len(self._commands))
+        return command
 
     def _hold_until(self, moment: float, what: str) -> None:
         if moment == math.inf:
