@@ -149,16 +149,16 @@ SCRIPT = """
     import sys, pathlib
     from tests.xrt.machine import Machine, attention_tiles
     from hetero.testing.xrt.clock import RealClock
-    machine = Machine(pathlib.Path(sys.argv[1]), clock=RealClock(), tile_seconds=60.0, command_limit=100.0)
+    machine = Machine(pathlib.Path(sys.argv[1]), clock=RealClock(), tile_seconds=60.0, command_limit=100.0, real_crashes=len(sys.argv) > 2)
     buffers = machine.buffers(attention_tiles(4))
     run = machine.call(buffers)
 """
 
 
-def run_script(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
+def run_script(folder: Path, *lines: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     code = textwrap.dedent(SCRIPT) + "\n".join(lines)
     return subprocess.run(
-        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code, str(folder), *options], capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -172,9 +172,7 @@ def test_a_run_that_is_kept_alive_beyond_the_exit_is_no_crash(tmp_path: Path) ->
 
 
 def test_crashes_are_real_where_that_is_asked_for(tmp_path: Path) -> None:
-    result = run_script(
-        tmp_path, "from hetero.testing.xrt.crash import Ledger", "machine.npu.ledger._real_crashes = True", "del run"
-    )
+    result = run_script(tmp_path, "del run", options=("real_crashes",))
     assert result.returncode == -6
     assert "dropped while in flight" in result.stderr
 
