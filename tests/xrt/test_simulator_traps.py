@@ -149,7 +149,8 @@ SCRIPT = """
     import sys, pathlib
     from tests.xrt.machine import Machine, attention_tiles
     from hetero.testing.xrt.clock import RealClock
-    machine = Machine(pathlib.Path(sys.argv[1]), clock=RealClock(), tile_seconds=60.0, command_limit=100.0, real_crashes=len(sys.argv) > 2)
+    times = dict(clock=RealClock(), tile_seconds=60.0, command_limit=100.0)
+    machine = Machine(pathlib.Path(sys.argv[1]), real_crashes=len(sys.argv) > 2, **times)
     buffers = machine.buffers(attention_tiles(4))
     run = machine.call(buffers)
 """
