@@ -1,4 +1,4 @@
-"""A tile kernel as an executable: any number of tiles, in full launches, several in flight; nobody waits with the GIL."""
+"""A tile kernel as an executable: any number of tiles, in full launches, several of them in flight, all polled."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _KNOWN: tuple[tuple[tuple[str, ...], type[BackendError], str, str], ...] = (
         ("CREATE_HWCTX",),
         Unavailable,
         EXHAUSTED,
-        "close other programs that use the NPU (`xrt-smi examine -r aie-partitions` lists them), or other sessions here",
+        "close other programs that use the NPU (`xrt-smi examine -r aie-partitions`), or other sessions of this one",
     ),
     (
         ("err=-13", "Permission denied"),
@@ -26,7 +26,7 @@ _KNOWN: tuple[tuple[tuple[str, ...], type[BackendError], str, str], ...] = (
         ("mmap(", "err=-11", "err=-12"),
         OutOfMemory,
         "the limit of locked memory is too low for the NPU's buffers, or memory is used up",
-        "raise it: `* - memlock unlimited` in /etc/security/limits.d/99-npu.conf, then log in again (`ulimit -l` shows it)",
+        "put `* - memlock unlimited` into /etc/security/limits.d/99-npu.conf and log in again (`ulimit -l` shows it)",
     ),
     (
         ("No such device with index",),
@@ -72,8 +72,10 @@ def ended_in(state: str, kernel: str) -> BackendError:
     if state == "TIMEOUT":
         return DeviceTimeout(
             f"{kernel}: the driver killed a launch at its limit (2 s as a rule)",
-            fix="build the kernel for fewer tiles a launch; if it happens now and then, see `sudo dmesg | grep amdxdna`",
+            fix="build the kernel for fewer tiles a launch; where it happens now and then: `sudo dmesg | grep amdxdna`",
         )
     if state == "NORESPONSE":
         return DeviceTimeout(f"{kernel}: the NPU gave no response", fix="`sudo dmesg | grep amdxdna` may tell why")
-    return ExecutionError(f"{kernel}: a launch ended in the state {state}", fix="`sudo dmesg | grep amdxdna` tells more")
+    return ExecutionError(
+        f"{kernel}: a launch ended in the state {state}", fix="`sudo dmesg | grep amdxdna` tells more"
+    )

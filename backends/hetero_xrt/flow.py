@@ -5,8 +5,8 @@
 | 2.16 and later | `register_xclbin`, `hw_context`, `kernel(context, name)` |
 | 2.13 to 2.15 | `load_xclbin`, `kernel(device, uuid, name)`: one context, which cannot be shared; deprecated since 2.23 |
 
-No call here waits with the GIL held: pyxrt holds it in every wait, so a run is asked for its `state()`, and waited for
-only when that says that it is over. A `runlist` is not used: it has no state that could be asked for, its wait takes no
+No call here waits with the GIL held: pyxrt holds it in every wait, so a run is asked for its `state()`, and waited
+for only when that says that it is over. A `runlist` is not used: it has no state that could be asked for, its wait takes no
 time-out, and so it can only be waited for with the GIL held.
 """
 
@@ -139,7 +139,8 @@ class Context:
         # Above the memory bank is the context's own number.
         if argument.group is not None and argument.group & 0xFFFF != group & 0xFFFF:
             raise Unsupported(
-                f"{self.manifest.path}: argument {argument.name} has group {argument.group}, but the xclbin says {group}",
+                f"{self.manifest.path}: argument {argument.name} has group {argument.group}, "
+                f"but the xclbin says {group}",
                 fix="take `group` out of the manifest, or name the xclbin that it describes",
             )
         return flow.x.bo(flow.device(), self.manifest.size_of(argument), flow.x.bo.host_only, group)
@@ -151,8 +152,8 @@ class Context:
         told = kernels.get(self.manifest.name)
         if told is not None and told.get_num_args() < needed:
             raise Unsupported(
-                f"{self.manifest.path} names {needed - FIRST_DATA_ARGUMENT} buffers, but the kernel {self.manifest.name} "
-                f"takes {told.get_num_args() - FIRST_DATA_ARGUMENT}",
+                f"{self.manifest.path} names {needed - FIRST_DATA_ARGUMENT} buffers, but the kernel "
+                f"{self.manifest.name} takes {told.get_num_args() - FIRST_DATA_ARGUMENT}",
                 fix="name every buffer of the compiled design once, and no other",
             )
 
@@ -256,7 +257,9 @@ class Launch:
         scalars = {"opcode": manifest.opcode, "instruction words": context.words}
         for name, value in scalars.items():
             if not 0 <= value <= _MOST_SCALAR:
-                raise Unsupported(f"{manifest.path}: {name} is {value}, more than 31 bits", fix="build the kernel again")
+                raise Unsupported(
+                    f"{manifest.path}: {name} is {value}, more than 31 bits", fix="build the kernel again"
+                )
         for argument, buffer in zip(manifest.arguments, self._buffers, strict=True):
             if buffer.size() < manifest.size_of(argument):
                 raise Unavailable(f"XRT gave a buffer of {buffer.size()} bytes for {manifest.size_of(argument)}")

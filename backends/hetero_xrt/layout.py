@@ -54,10 +54,10 @@ class Tiles:
         read = {t.name: t for a, t in tensors if a.role in ("in", "inout", "weight")}
         written = {t.name: t for a, t in tensors if a.role in ("out", "inout")}
         joined = manifest.batch.tiles == "joined"
-        sizes = {t.shape[0] for t in self._tiled.values() if t.shape} if joined else {1}
+        sizes: set[int] = {t.shape[0] for t in self._tiled.values() if t.shape} if joined else {1}
         if len(sizes) != 1:
             raise self._differs(f"its tiles join {sorted(sizes)} entries")
-        self.entries: int = sizes.pop()
+        self.entries: int = min(sizes)
         self.per_launch = self.entries * manifest.tiles_per_launch
         self._check("inputs", program.inputs, read)
         self._check("outputs", program.outputs, written)
@@ -166,7 +166,7 @@ class Tiles:
             raise self._differs(f"its {what} are {sorted(tensors)}, the program's {sorted(names)}")
         for spec in specs:
             tensor = tensors[spec.name]
-            told = ((None, *self._rest(tensor)) if spec.name in self._tiled else tensor.shape)
+            told = (None, *self._rest(tensor)) if spec.name in self._tiled else tensor.shape
             shape = spec.shape
             fits = shape is None or (
                 len(shape) == len(told)
