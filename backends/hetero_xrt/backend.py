@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, get_args
@@ -23,7 +24,13 @@ COLUMNS = 4
 
 
 class XrtBackend(Backend):
-    """AMD's NPU behind XRT."""
+    """AMD's NPU behind XRT.
+
+    Args:
+        host: The machine.
+        pyxrt: The vendor's module, for tests; None for the one that is installed, or a simulated one.
+        clock: Seconds, for time-outs.
+    """
 
     name = "xrt"
     simulates: ClassVar[tuple[str, ...]] = (simulated.MACHINE,)
@@ -42,12 +49,14 @@ class XrtBackend(Backend):
         Option("timeout", float, 10.0, "Seconds after which a launch is given up.", minimum=0.001),
     )
 
-    def __init__(self, host: Host) -> None:
+    def __init__(
+        self, host: Host, *, pyxrt: ModuleType | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__(host)
+        self._module = pyxrt
+        self._clock = clock
         self._lock = threading.Lock()
         self._caches: dict[bool, PoolCache] = {}
-        self.simulator: ModuleType | None = None
-        """The simulated `pyxrt` in use, for tests: its `npu` has counters and faults."""
 
     def probe(self) -> Sequence[Device]:
         """The NPU of this laptop, or a simulated one where the user asked for that."""
@@ -118,14 +127,9 @@ class XrtBackend(Backend):
         with self._lock:
             cache = self._caches.get(device.simulated)
             if cache is None:
-                module = self._simulated_module() if device.simulated else _pyxrt()
-                cache = self._caches[device.simulated] = PoolCache(Flow(module))
+                module = self._module or (simulated.module(self.host) if device.simulated else _pyxrt())
+                cache = self._caches[device.simulated] = PoolCache(Flow(module, self._clock))
             return cache
-
-    def _simulated_module(self) -> ModuleType:
-        if self.simulator is None:
-            self.simulator = simulated.module(self.host)
-        return self.simulator
 
     def _simulated_device(self) -> Device:
         phoenix = simulated.described(self.host)

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 from hetero.backend import Call, DeviceLost, DeviceTimeout, ExecutionError, PolledExecutable, Program, Ticket
+from hetero.errors import ClosedError
 from hetero.tensors import Array
 from hetero_xrt.flow import Launch
 from hetero_xrt.layout import Tiles
@@ -66,10 +67,10 @@ class TileExecutable(PolledExecutable):
             "in_flight": 1 if pipeline in ("off", "threads") else in_flight,
             "strict": pipeline == "contexts",
         }
-        self._key: Hashable
-        self._key, self._pool = self._borrowed()
+        self._held: tuple[Hashable, LaunchPool] | None = self._borrowed()
+        pool = self._held[1]
         self._workers = ThreadPoolExecutor(THREADS, "hetero-xrt") if pipeline == "threads" else None
-        made = len(self._pool.contexts)
+        made = len(pool.contexts)
         self.lanes = made * self._shape["in_flight"]
         # What goes out at once costs no more than one launch.
         self.batch = self._tiles.per_launch * made
@@ -80,7 +81,7 @@ class TileExecutable(PolledExecutable):
             "pipeline": "threads" if self._workers else "off" if pipeline == "off" else "contexts",
             "contexts": f"{made} of {each}, {self._shape['in_flight']} in flight in each",
             "tiles per launch": manifest.tiles_per_launch,
-            **({"fewer contexts": self._pool.refused} if self._pool.refused else {}),
+            **({"fewer contexts": pool.refused} if pool.refused else {}),
             **(details or {}),
         }
 
@@ -103,10 +104,10 @@ class TileExecutable(PolledExecutable):
     def close(self) -> None:
         """See `PolledExecutable.close`: the contexts stay, for the next session with this kernel."""
         with self._lock:
-            if self._key is None:
+            if self._held is None:
                 return
-            self._cache.release(self._key)
-            self._key = None
+            self._cache.release(self._held[0])
+            self._held = None
             self._running.clear()
         if self._workers is not None:
             self._workers.shutdown()
@@ -114,11 +115,13 @@ class TileExecutable(PolledExecutable):
     def _usable(self) -> LaunchPool:
         """The pool; another one where the device was lost since this one was made."""
         with self._lock:
-            if self._pool.generation != self._cache.flow.generation:
-                key = self._key
-                self._key, self._pool = self._borrowed()
+            if self._held is None:
+                raise ClosedError("the kernel is closed")
+            key, pool = self._held
+            if pool.generation != self._cache.flow.generation:
+                self._held = self._borrowed()
                 self._cache.release(key)
-            return self._pool
+            return self._held[1]
 
     def _borrowed(self) -> tuple[Hashable, LaunchPool]:
         shape: Any = self._shape

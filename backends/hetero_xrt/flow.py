@@ -3,11 +3,11 @@
 | XRT | way in |
 |---|---|
 | 2.16 and later | `register_xclbin`, `hw_context`, `kernel(context, name)` |
-| 2.13 to 2.15 | `load_xclbin`, `kernel(device, uuid, name)`: one context, which cannot be shared; deprecated since 2.23 |
+| 2.13 to 2.15 | `load_xclbin`, `kernel(device, uuid, name)`: one context; deprecated since 2.23 |
 
-No call here waits with the GIL held: pyxrt holds it in every wait, so a run is asked for its `state()`, and waited
-for only when that says that it is over. A `runlist` is not used: it has no state that could be asked for, its wait takes no
-time-out, and so it can only be waited for with the GIL held.
+No call here waits with the GIL held: pyxrt holds it in every wait, so a run is asked for its `state()`, and waited for
+only when that says that it is over. A `runlist` is not used: it has no state that could be asked for and its wait takes
+no time-out, so it can only be waited for with the GIL held.
 """
 
 from __future__ import annotations

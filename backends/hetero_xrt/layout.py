@@ -74,7 +74,7 @@ class Tiles:
         counts = {name: array.shape[0] for name, array in inputs.items() if name in self._tiled}
         if len(set(counts.values())) > 1:
             raise Unsupported(f"the inputs bring different numbers of tiles: {counts}")
-        return counts[self._leading]
+        return int(counts[self._leading])
 
     def empty_outputs(self, entries: int) -> dict[str, Array]:
         """Memory for the answer to so many entries."""
