@@ -83,7 +83,7 @@ def stand_in(program: Program, found: Manifest | None, cache: Path) -> Manifest:
 def _is_stand_in(path: Path) -> bool:
     try:
         return read_image(path.read_bytes()) is not None
-    except RuntimeError:
+    except (RuntimeError, ValueError, KeyError, TypeError):  # the last three: metadata that is somebody else's
         return False
 
 

@@ -1,4 +1,4 @@
-"""Tile kernels on the NPU: exact for any number of tiles, several launches in flight, and nothing lost when one hangs."""
+"""Tile kernels on the NPU: exact for any number of tiles, several launches in flight, nothing lost when one hangs."""
 
 from __future__ import annotations
 
