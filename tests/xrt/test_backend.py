@@ -255,8 +255,10 @@ def test_a_real_kernel_is_simulated_with_its_own_buffers(bench: Callable[..., Be
     session = machine.load(kernels=str(tmp_path / "kernels"), canary=False)
     check(session, 6)
     check(session, 7)
-    assert machine.npu.report().column_launches[2:] == (0, 0)
-    assert machine.npu.report().launches == 3
+    report = machine.npu.report()
+    assert report.launches == 3, "six tiles a launch"
+    assert report.contexts == 2, "of two columns"
+    assert report.buffers == 2 * (1 + 2 * 4), "instructions, and four buffers for each of two launches"
     machine.check_clean()
 
 

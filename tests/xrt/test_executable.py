@@ -143,6 +143,25 @@ def test_pipelines_differ_in_modelled_time(tmp_path: Path, pipeline: Any) -> Non
     assert sum(seconds > 0 for seconds in busy) == (1 if pipeline == "off" else 4)
 
 
+def modelled_seconds(folder: Path, columns: int, **options: Any) -> float:
+    """Modelled time of 24 tiles, once the xclbin is loaded into its columns."""
+    laptop = Laptop(folder, poll=1e-6)
+    executable = laptop.load(laptop.manifest(columns=columns, tiles_per_launch=columns), **options)
+    check(executable, 24)
+    before = laptop.clock.now()
+    check(executable, 24, seed=1)
+    laptop.check_clean()
+    return laptop.clock.now() - before
+
+
+def test_columns_together_are_nearly_four_times_as_fast_in_modelled_time(tmp_path: Path) -> None:
+    one_by_one = modelled_seconds(tmp_path / "a", 1, pipeline="off")
+    assert one_by_one == pytest.approx(24 * 2.98e-3, rel=0.01)
+    assert one_by_one / modelled_seconds(tmp_path / "b", 4) >= 3.9
+    assert one_by_one / modelled_seconds(tmp_path / "c", 1, pipeline="contexts") >= 3.6
+    assert one_by_one / modelled_seconds(tmp_path / "d", 1, contexts=1) == pytest.approx(1.0, rel=0.02)
+
+
 @pytest.mark.parametrize("in_flight", [1, 2, 3, 4])
 def test_no_more_launches_are_in_flight_than_the_driver_s_queue_takes(tmp_path: Path, in_flight: int) -> None:
     laptop = Laptop(tmp_path)
