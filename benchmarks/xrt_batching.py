@@ -93,7 +93,7 @@ class BlockingThreads:
             for tile in range(number, count, 4):
                 launch.fill(inputs, tile, tile + 1)
                 launch.start()
-                launch._run.wait(0)
+                launch._run.wait(0)  # ours never does that, so that it is no part of a launch's interface
                 launch.collect()
                 launch.take(outputs)
 

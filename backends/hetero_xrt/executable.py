@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -60,7 +61,8 @@ class TileExecutable(PolledExecutable):
         self._tiles = Tiles(manifest, program)
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._running: dict[int, TileTicket | ThreadedTicket] = {}
+        # Weak, so that a request that nobody waits for any more is found out at once.
+        self._running: weakref.WeakValueDictionary[int, _Request] = weakref.WeakValueDictionary()
         wanted = 1 if pipeline == "off" or not cache.flow.contextual else contexts or columns // manifest.columns
         self._shape = {
             "contexts": wanted,
@@ -96,7 +98,7 @@ class TileExecutable(PolledExecutable):
     def cancel(self, call: Call) -> bool:
         """See `PolledExecutable.cancel`: launches in flight run to their end, no more are started."""
         ticket = self._running.get(call.lane)
-        if ticket is None:
+        if ticket is None or ticket.over:
             return False
         ticket.cancelled = True
         return True
@@ -156,10 +158,27 @@ class _Request:
         pool.join()
         self._left = False
 
+    @property
+    def over(self) -> bool:
+        """It has its answer, or its error."""
+        return self._left
+
     def _copied(self, copy: Callable[..., None], *args: Any) -> None:
         started = time.perf_counter()
         copy(*args)
         self._copying += time.perf_counter() - started
+
+    def _begin(self, launch: Launch, first: int, last: int) -> None:
+        try:
+            self._copied(launch.fill, self._inputs, first, last)
+            launch.start()
+        except Exception:
+            self._pool.give(launch)
+            raise
+        except BaseException:
+            # An interrupt says nothing about whether the launch was started.
+            self._pool.abandon(launch)
+            raise
 
     def _late(self, launch: Launch) -> bool:
         return self._pool.flow.clock() - launch.started > self._timeout
@@ -180,6 +199,7 @@ class _Request:
     def result(self) -> Mapping[str, Array]:
         """See `Ticket.result`."""
         self._call.copy_seconds = self._copying
+        self._inputs = {}
         if self._error is not None:
             raise self._error
         return self._outputs
@@ -239,13 +259,7 @@ class TileTicket(_Request):
                 if not self._aloft and self._pool.flow.clock() - self._moved > self._timeout:
                     raise self._timed_out()
                 return
-            try:
-                self._copied(launch.fill, self._inputs, *self._waiting[0])
-                launch.start()
-            except BaseException:
-                self._pool.give(launch)
-                raise
-            self._waiting.popleft()
+            self._begin(launch, *self._waiting.popleft())
             self._aloft.append(launch)
 
     def _give_up(self, *, late: bool) -> None:
@@ -303,12 +317,7 @@ class ThreadedTicket(_Request):
         return None
 
     def _run(self, launch: Launch, first: int, last: int) -> None:
-        try:
-            self._copied(launch.fill, self._inputs, first, last)
-            launch.start()
-        except BaseException:
-            self._pool.give(launch)
-            raise
+        self._begin(launch, first, last)
         while not launch.over():
             if self._late(launch):
                 self._pool.abandon(launch, late=True)

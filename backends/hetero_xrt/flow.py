@@ -206,22 +206,20 @@ class Launch:
         Raises:
             ExecutionError: The driver refused; `DeviceLost` where the device went away.
         """
+        if self._run is None:
+            self._run = self._made()
         FLIGHTS.begin(self)
+        self.started = self._flow.clock()
         try:
-            if self._run is None:
-                self._run = self._made()
-            self.started = self._flow.clock()
             self._run.start()
-        except BaseException as error:
+        except RuntimeError as error:
             FLIGHTS.end(self)
-            if isinstance(error, RuntimeError):
-                self._run = None
-                raise translated(error, f"starting {self.context.manifest.logical}") from error
-            raise
+            self._run = None
+            raise translated(error, f"starting {self.context.manifest.logical}") from error
 
     def over(self) -> bool:
         """Whether it has ended, well or not."""
-        return self._run.state() in self._flow.over
+        return self._run is None or self._run.state() in self._flow.over
 
     def collect(self) -> None:
         """Look what came of a launch that is over; it can then be started again.
@@ -248,8 +246,9 @@ class Launch:
 
     def forget(self) -> None:
         """Take a new run next time; of this one, which is over, nobody wants to know what came of it."""
-        self._run.wait(1)
-        self._run = None
+        if self._run is not None:
+            self._run.wait(1)
+            self._run = None
 
     def _made(self) -> Any:
         """A run with all its arguments, each of which was checked: pyxrt leaves out what it cannot convert."""

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Hashable
 
-from hetero.backend import DeviceTimeout
+from hetero.backend import DeviceLost, DeviceTimeout
 from hetero.errors import BackendError
 from hetero_xrt.failures import exhausted
 from hetero_xrt.flights import FLIGHTS
@@ -54,6 +54,8 @@ class LaunchPool:
                 context = flow.context(manifest)
                 launches = [Launch(context, tiles) for _ in range(in_flight)]
             except BackendError as error:
+                if isinstance(error, DeviceLost):
+                    flow.lost()
                 if strict or not number:
                     raise
                 self.refused = error.problem

@@ -318,6 +318,35 @@ def test_a_call_that_is_cancelled_raises_and_leaves_the_rest_in_order(tmp_path: 
     laptop.check_clean()
 
 
+class Interrupting(dict[str, Any]):
+    """Inputs that are interrupted while they are copied for the second launch."""
+
+    reads = 0
+
+    def __getitem__(self, name: str) -> Any:
+        self.reads += 1
+        if self.reads > 5:
+            raise KeyboardInterrupt
+        return super().__getitem__(name)
+
+
+def test_an_interrupt_in_the_middle_of_a_request_leaves_the_rest_in_order(tmp_path: Path) -> None:
+    laptop = Laptop(tmp_path, poll=0.0)
+    executable = laptop.load(laptop.manifest())
+    with pytest.raises(KeyboardInterrupt):
+        executable.start(Interrupting(inputs_of(KERNEL, 8)), Call(0))
+    gc.collect()
+    assert laptop.npu.report().crashes == ()
+    laptop.clock.advance(1.0)
+    FLIGHTS.sweep()
+    assert FLIGHTS.parked == 0
+    ticket = executable.start(inputs_of(KERNEL, 8), Call(0))
+    assert laptop.npu.report().peak_in_flight == 2, "both places are free again"
+    laptop.clock.advance(1.0)
+    assert ticket.done()
+    laptop.check_clean()
+
+
 # For long.
 
 
