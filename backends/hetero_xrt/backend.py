@@ -99,10 +99,8 @@ class XrtBackend(Backend):
         folders = [Path(named).expanduser()] if named else []
         generation = device.properties["generation"]
         manifest = find_kernel(program, generation, folders)
-        columns = COLUMNS
         if device.simulated and (manifest is not None or kernel_name(program) is not None):
-            manifest = simulated.stand_in(program, manifest, self.host.cache / "xrt" / "simulated")
-            columns = simulated.described(self.host).columns
+            manifest = simulated.stand_in(program, manifest, device.lanes, self.host.cache / "xrt" / "simulated")
         if manifest is None:
             raise missing(program, folders)
         return TileExecutable(
@@ -110,7 +108,7 @@ class XrtBackend(Backend):
             manifest,
             program,
             pipeline=values["pipeline"],
-            columns=columns,
+            columns=device.lanes,
             contexts=values["contexts"],
             in_flight=values["in_flight"],
             timeout=values["timeout"],

@@ -10,7 +10,16 @@ from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
-from hetero.backend import Call, DeviceLost, DeviceTimeout, ExecutionError, PolledExecutable, Program, Ticket
+from hetero.backend import (
+    Call,
+    DeviceLost,
+    DeviceTimeout,
+    ExecutionError,
+    PolledExecutable,
+    Program,
+    Ticket,
+    Unsupported,
+)
 from hetero.errors import ClosedError
 from hetero.tensors import Array
 from hetero_xrt.flow import Launch
@@ -59,6 +68,11 @@ class TileExecutable(PolledExecutable):
         self._manifest = manifest
         self._identity = program.identity
         self._tiles = Tiles(manifest, program)
+        if manifest.columns > columns:
+            raise Unsupported(
+                f"{manifest.path} takes {manifest.columns} columns, the NPU has {columns}",
+                fix=f"build the kernel for {columns} columns or fewer",
+            )
         self._timeout = timeout
         self._lock = threading.Lock()
         # Weak, so that a request that nobody waits for any more is found out at once.

@@ -21,7 +21,6 @@ from hetero_xrt.manifest import Manifest, read_manifest
 MACHINE = "phoenix"
 GENERATION = "npu1"
 VARIABLE = "HETERO_SIM_XRT"
-COLUMNS, TILES = 4, 4
 
 
 def described(host: Host) -> SimulatedPhoenix:
@@ -38,12 +37,13 @@ def module(host: Host) -> ModuleType:
     return simulated_pyxrt(described(host))
 
 
-def stand_in(program: Program, found: Manifest | None, cache: Path) -> Manifest:
+def stand_in(program: Program, found: Manifest | None, columns: int, cache: Path) -> Manifest:
     """A compiled kernel that the simulator can run.
 
     Args:
         program: The kernel's.
-        found: Its real one, whose buffers, columns and tiles the stand-in then has; None: four columns, a tile each.
+        found: Its real one, whose buffers, columns and tiles the stand-in then has; None: all columns, a tile each.
+        columns: That the NPU has.
         cache: Folder for stand-ins.
 
     Raises:
@@ -58,7 +58,7 @@ def stand_in(program: Program, found: Manifest | None, cache: Path) -> Manifest:
             fix="add an artifact of kind kernel to its bundle, or run it on the NPU itself",
         )
     design = None if found is None else _design(found)
-    shape = design.to_json() if design is not None else f"{COLUMNS} {TILES}"
+    shape = design.to_json() if design is not None else str(columns)
     folder = cache / f"{name}-{key_of(program.identity, shape)[:16]}"
     if not (folder / MANIFEST).is_file():
         cache.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def stand_in(program: Program, found: Manifest | None, cache: Path) -> Manifest:
             if design is not None and found is not None:
                 write_design(made, design, order=found.batch.order, fill=found.batch.fill)
             else:
-                write_stand_in(made, program, COLUMNS, TILES)
+                write_stand_in(made, program, columns, columns)
             # Another process may have been quicker; both made the same.
             os.rename(made, folder)
         except OptionError as error:

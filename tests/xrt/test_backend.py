@@ -262,6 +262,17 @@ def test_a_real_kernel_is_simulated_with_its_own_buffers(bench: Callable[..., Be
     machine.check_clean()
 
 
+def test_a_smaller_npu_gets_smaller_stand_ins_and_refuses_larger_kernels(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    write_stand_in(tmp_path / "kernels" / KERNEL, get(KERNEL).program(), 4, 4)
+    machine = bench(columns=2)
+    check(machine.load(), 9)
+    record = check(machine.load(kernels=str(tmp_path / "kernels")), 9, device="cpu")
+    assert "takes 4 columns, the NPU has 2" in record.attempts[0].reason
+    machine.check_clean()
+
+
 # Kernels and options.
 
 
