@@ -1,0 +1,34 @@
+"""AMD XDNA NPUs (Ryzen AI) through XRT.
+
+| module | subject |
+|---|---|
+| `backend` | devices, options, loading |
+| `system` | what the system tells about the NPU, without the vendor's library |
+| `finding` | where the compiled kernel of a program is |
+| `manifest` | `kernel.toml`: what a compiled kernel takes, and in which order |
+| `xclbin` | the header of an xclbin, read without the vendor's library |
+| `layout` | tiles in a kernel's buffers |
+| `flow` | the vendor's calls, from an xclbin to a run |
+| `flights` | launches in flight, kept alive until they have ended |
+| `pool` | contexts of a kernel, and the launches in them |
+| `executable` | requests of any number of tiles |
+| `failures` | what the vendor's errors mean |
+| `simulated` | the same on a simulated Phoenix |
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hetero.plugins import hookimpl
+
+if TYPE_CHECKING:
+    from hetero.backend import Backend
+
+
+@hookimpl
+def hetero_backend() -> type[Backend]:
+    """The backend of this package."""
+    from hetero_xrt.backend import XrtBackend
+
+    return XrtBackend

@@ -1,0 +1,111 @@
+"""A simulated Phoenix: the same flow, on the simulator behind the vendor's interface, with stand-ins for xclbins."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+from hetero.backend import Host, Program, Unsupported
+from hetero.cache import key_of
+from hetero.errors import OptionError
+from hetero.testing.xrt.design import Design, DesignArgument, DesignTensor
+from hetero.testing.xrt.phoenix import SimulatedPhoenix
+from hetero.testing.xrt.pyxrt import simulated_pyxrt
+from hetero.testing.xrt.stand_in import MANIFEST, read_image, write_design, write_stand_in
+from hetero_xrt.finding import kernel_name
+from hetero_xrt.manifest import Manifest, read_manifest
+
+MACHINE = "phoenix"
+GENERATION = "npu1"
+VARIABLE = "HETERO_SIM_XRT"
+
+
+def described(host: Host) -> SimulatedPhoenix:
+    """What is simulated: as the environment has it (`HETERO_SIM_XRT=tile_us=900;faults=hang:0.01`), else no faults.
+
+    Raises:
+        OptionError: The description cannot be read.
+    """
+    return SimulatedPhoenix.from_text(host.environ.get(VARIABLE, ""))
+
+
+def module(host: Host) -> ModuleType:
+    """A `pyxrt` of a machine of its own."""
+    return simulated_pyxrt(described(host))
+
+
+def stand_in(program: Program, found: Manifest | None, columns: int, cache: Path) -> Manifest:
+    """A compiled kernel that the simulator can run.
+
+    Args:
+        program: The kernel's.
+        found: Its real one, whose buffers, columns and tiles the stand-in then has; None: all columns, a tile each.
+        columns: That the NPU has.
+        cache: Folder for stand-ins.
+
+    Raises:
+        Unsupported: Nobody knows what the kernel computes.
+    """
+    if found is not None and _is_stand_in(found.xclbin.path):
+        return found
+    name = found.logical if found is not None else kernel_name(program)
+    if name is None or not any(callable(getattr(a.payload, "reference", None)) for a in program.artifacts):
+        raise Unsupported(
+            f"a simulated NPU cannot compute {program.name!r}: it has no kernel with a reference",
+            fix="add an artifact of kind kernel to its bundle, or run it on the NPU itself",
+        )
+    design = None if found is None else _design(found)
+    shape = design.to_json() if design is not None else str(columns)
+    folder = cache / f"{name}-{key_of(program.identity, shape)[:16]}"
+    if not (folder / MANIFEST).is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=cache))
+        try:
+            if design is not None and found is not None:
+                write_design(made, design, order=found.batch.order, fill=found.batch.fill)
+            else:
+                write_stand_in(made, program, columns, columns)
+            # Another process may have been quicker; both made the same.
+            os.rename(made, folder)
+        except OptionError as error:
+            raise Unsupported(f"no stand-in for {name!r}: {error.problem}", fix=error.fix) from error
+        except OSError:
+            if not (folder / MANIFEST).is_file():
+                raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    return read_manifest(folder)
+
+
+def _is_stand_in(path: Path) -> bool:
+    try:
+        return read_image(path.read_bytes()) is not None
+    except (RuntimeError, ValueError, KeyError, TypeError):  # the last three: metadata that is somebody else's
+        return False
+
+
+def _design(manifest: Manifest) -> Design:
+    """What a real kernel would compute, with the buffers that its manifest describes."""
+    arguments = tuple(
+        DesignArgument(
+            argument.index,
+            argument.name,
+            argument.role,
+            tuple(DesignTensor(t.name, t.dtype.name, t.shape, t.shared) for t in argument.tensors),
+            argument.column,
+        )
+        for argument in manifest.arguments
+    )
+    return Design(
+        manifest.logical,
+        arguments,
+        manifest.columns,
+        manifest.tiles_per_launch,
+        manifest.rows,
+        manifest.name,
+        manifest.opcode,
+        joined=manifest.batch.tiles == "joined",
+    )

@@ -1,0 +1,273 @@
+"""Stand-in files for a simulated NPU: an xclbin with a valid header, an instruction file, and a `kernel.toml`.
+
+The container is as XRT's `xclbin.h` has it (`struct axlf`): a header, section headers, sections. A stand-in holds the
+sections that tools read for its shape, and its design in USER_METADATA; it holds no code for an NPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hetero.errors import OptionError
+from hetero.program import Program
+from hetero.tensors import TensorSpec
+from hetero.testing.xrt.design import FIRST_DATA_ARGUMENT, Design, DesignArgument, DesignTensor, Role
+from hetero.testing.xrt.kernels import kernel_program
+
+PLATFORM = "hetero_simulated_npu1"
+MANIFEST = "kernel.toml"
+
+_AXLF = struct.Struct("<8si28s256sQ")
+_HEADER = struct.Struct("<QQQHBBHH16s64s16s16sI4x")
+_SECTION = struct.Struct("<I16s4xQQ")
+_PARTITION = struct.Struct("<B3xII4xQQH6xII72xIII52x")
+_IP = struct.Struct("<IIQ64s")
+_IP_LAYOUT, _USER_METADATA, _AIE_PARTITION = 8, 16, 32
+_DPU_KERNEL = 7
+_DPU_PROPERTIES = 1 | 0x901 << 16
+
+# Multiply-adds of a tile, for modelled time; a kernel that is not here counts one for each output element.
+_MULTIPLY_ADDS = {"attention_i8_64x64": 2 * 64**3, "matmul_i8_64x64": 64**3}
+
+Layout = Literal["packed", "separate"]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A stand-in xclbin as the simulator loads it.
+
+    Attributes:
+        uuid: Its identity.
+        design: What it computes.
+        instructions: What its instruction file has to hold.
+    """
+
+    uuid: str
+    design: Design
+    instructions: bytes
+
+
+def write_stand_in(
+    folder: Path,
+    kernel: str | Program,
+    columns: int = 4,
+    tiles_per_launch: int = 4,
+    layout: Layout = "packed",
+    *,
+    rows: int = 1,
+    tile_rows: int | None = None,
+    weights: Literal["tile", "argument"] = "tile",
+    serial: bool = False,
+    order: Literal["columns", "interleaved"] = "columns",
+    fill: Literal["zeros", "repeat"] = "zeros",
+) -> Path:
+    """Write the stand-in files of a kernel.
+
+    Args:
+        folder: Where; made if it is not there.
+        kernel: A kernel's name that an installed plugin knows, or its program.
+        columns: Columns that it takes.
+        tiles_per_launch: In all columns together.
+        layout: `packed`: one input and one output buffer, `[column][tile][tensors]`; `separate`: a buffer for each
+            column, all inputs first, then all outputs.
+        rows: Cores of a column that share its tiles.
+        tile_rows: A tile is so many entries of the inputs' leading dimension, joined; None: one entry, or 4096 for
+            a kernel that works element by element.
+        weights: Where inputs without a leading dimension go: into each tile, or into an argument of their own.
+        serial: The design waits for each column before the next begins, as the first ones did.
+        order: How the manifest deals tiles to columns.
+        fill: How the manifest fills a launch that is not full.
+
+    Returns:
+        The `kernel.toml`.
+
+    Raises:
+        OptionError: No plugin knows the kernel, or the numbers do not fit.
+    """
+    program = kernel_program(kernel) if isinstance(kernel, str) else kernel
+    design = _designed(program, columns, tiles_per_launch, layout, rows, tile_rows, weights, serial)
+    return write_design(folder, design, order=order, fill=fill)
+
+
+def write_design(folder: Path, design: Design, *, order: str = "columns", fill: str = "zeros") -> Path:
+    """Write the stand-in files of a design: `KERNEL.xclbin`, `KERNEL.insts.bin` and `kernel.toml`.
+
+    Returns:
+        The `kernel.toml`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    xclbin, instructions = folder / f"{design.kernel}.xclbin", folder / f"{design.kernel}.insts.bin"
+    xclbin.write_bytes(xclbin_of(design))
+    instructions.write_bytes(instructions_of(design))
+    manifest = folder / MANIFEST
+    manifest.write_text(_manifest(design, xclbin.name, instructions.name, order, fill), encoding="utf-8")
+    return manifest
+
+
+def instructions_of(design: Design) -> bytes:
+    """The stand-in for a design's instructions: as unlike for two designs as hashes are."""
+    seed = design.to_json().encode()
+    return b"".join(hashlib.sha256(seed + bytes([part])).digest() for part in range(4 * design.columns))
+
+
+def xclbin_of(design: Design) -> bytes:
+    """The bytes of a stand-in xclbin."""
+    name = f"{design.name}:stand_in".encode()
+    sections = [
+        (_IP_LAYOUT, struct.pack("<i4x", 1) + _IP.pack(_DPU_KERNEL, _DPU_PROPERTIES, 0, name)),
+        (_USER_METADATA, design.to_json().encode()),
+        (_AIE_PARTITION, _partition(design.columns)),
+    ]
+    body, headers = bytearray(), bytearray()
+    begin = _AXLF.size + _HEADER.size + len(sections) * _SECTION.size
+    for kind, content in sections:
+        body += bytes(-(begin + len(body)) % 8)
+        headers += _SECTION.pack(kind, b"stand_in", begin + len(body), len(content))
+        body += content
+    identity = hashlib.sha256(design.to_json().encode()).digest()[:16]
+    axlf = _AXLF.pack(b"xclbin2", -1, b"\xff" * 28, bytes(256), 0)
+    header = _HEADER.pack(
+        begin + len(body), 0, 0, 0, 2, 23, 0, 0, bytes(16), PLATFORM.encode(), identity, b"", len(sections)
+    )
+    return bytes(axlf + header + headers + body)
+
+
+def read_image(content: bytes) -> Image | None:
+    """The image in a file's bytes; None when it is shorter than it says, which the vendor's reader does not survive.
+
+    Raises:
+        RuntimeError: It is no xclbin, or no stand-in.
+    """
+    if len(content) < _AXLF.size + _HEADER.size:
+        return None
+    if not content.startswith(b"xclbin2\0"):
+        raise RuntimeError("Invalid xclbin")
+    header = _HEADER.unpack_from(content, _AXLF.size)
+    if header[0] > len(content):
+        return None
+    for index in range(header[-1]):
+        kind, _, offset, size = _SECTION.unpack_from(content, _AXLF.size + _HEADER.size + index * _SECTION.size)
+        if kind == _USER_METADATA:
+            design = Design.from_json(content[offset : offset + size].decode())
+            return Image(str(uuid.UUID(bytes=header[10])), design, instructions_of(design))
+    raise RuntimeError("simulated XRT: this xclbin is no stand-in: hetero.testing.xrt.stand_in makes one")
+
+
+def _partition(columns: int) -> bytes:
+    # The array has 5 columns, of which the first has no DMA to the host.
+    starts = range(1, 6 - columns)
+    name = b"QoS\0"
+    tail = _PARTITION.size
+    return (
+        _PARTITION.pack(0, tail + 2 * len(starts), 2048, 0, 0, columns, len(starts), tail, 0, 0, tail + 2 * len(starts))
+        + struct.pack(f"<{len(starts)}H", *starts)
+        + name
+    )
+
+
+def _designed(
+    program: Program,
+    columns: int,
+    tiles_per_launch: int,
+    layout: str,
+    rows: int,
+    tile_rows: int | None,
+    weights: str,
+    serial: bool,
+) -> Design:
+    if not 1 <= columns <= 4 or not 1 <= rows <= 4 or tiles_per_launch < 1 or tiles_per_launch % (columns * rows):
+        raise OptionError(
+            f"{tiles_per_launch} tiles a launch in {columns} columns of {rows} rows: expected 1 to 4 columns and rows, "
+            "and as many tiles for each core",
+            fix=f"take a multiple of {max(columns, 1) * max(rows, 1)} tiles",
+        )
+    lead = {spec.shape[0] for spec in program.inputs if spec.shape and not isinstance(spec.shape[0], int)}
+    if tile_rows is None and any(
+        spec.shape and len(spec.shape) == 1 and spec.shape[0] in lead for spec in program.inputs
+    ):
+        tile_rows = 4096
+
+    def tensor(spec: TensorSpec) -> DesignTensor:
+        shape: Sequence[Any] = spec.shape or ()
+        shared = not shape or shape[0] not in lead
+        tile = tuple(shape) if shared else tuple(shape[1:]) if tile_rows is None else (tile_rows, *shape[1:])
+        return DesignTensor(spec.name, spec.dtype.name, tile, shared)
+
+    inputs, outputs = [tensor(spec) for spec in program.inputs], [tensor(spec) for spec in program.outputs]
+    own = [DesignTensor(t.name, t.dtype, t.shape) for t in inputs if t.shared] if weights == "argument" else []
+    tiled = [t for t in inputs if not (own and t.shared)]
+    groups: list[tuple[str, Role, list[DesignTensor]]] = [("in", "in", tiled), ("out", "out", outputs)]
+    if own:
+        groups.insert(1, ("weights", "weight", own))
+    arguments: list[DesignArgument] = []
+    for name, role, tensors in groups:
+        places = [None] if layout == "packed" or role == "weight" else list(range(columns))
+        for column in places:
+            label = name if column is None else f"{name}{column}"
+            index = FIRST_DATA_ARGUMENT + len(arguments)
+            arguments.append(DesignArgument(index, label, role, tuple(tensors), column))
+    elements = sum(math.prod(t.shape) for t in outputs)
+    return Design(
+        program.name,
+        tuple(arguments),
+        columns,
+        tiles_per_launch,
+        rows,
+        joined=tile_rows is not None,
+        serial=serial,
+        multiply_adds=_MULTIPLY_ADDS.get(program.name, elements),
+    )
+
+
+def _manifest(design: Design, xclbin: str, instructions: str, order: str, fill: str) -> str:
+    """A `kernel.toml`; strings are written as JSON, which TOML reads alike."""
+    lines = [
+        "# A stand-in for a simulated NPU: the xclbin beside it holds no code.",
+        "[kernel]",
+        "format = 1",
+        f"name = {json.dumps(design.name)}",
+        f"logical = {json.dumps(design.kernel)}",
+        'target = "npu1"',
+        f"xclbin = {json.dumps(xclbin)}",
+        f"instructions = {json.dumps(instructions)}",
+        f"opcode = {design.opcode}",
+        f"columns = {design.columns}",
+        f"rows = {design.rows}",
+        f"tiles_per_launch = {design.tiles_per_launch}",
+        "",
+        "[batch]",
+        f"order = {json.dumps(order)}",
+        f"fill = {json.dumps(fill)}",
+        f"tiles = {json.dumps('joined' if design.joined else 'stacked')}",
+    ]
+    for argument in design.arguments:
+        lines += [
+            "",
+            "[[argument]]",
+            f"index = {argument.index}",
+            f"name = {json.dumps(argument.name)}",
+            f"role = {json.dumps(argument.role)}",
+        ]
+        if argument.column is not None:
+            lines += ['layout = "separate"', f"column = {argument.column}"]
+        lines += ["tensors = [", *(f"    {_tensor(tensor)}," for tensor in argument.tensors), "]"]
+    return "\n".join(lines) + "\n"
+
+
+def _tensor(tensor: DesignTensor) -> str:
+    parts = [
+        f"name = {json.dumps(tensor.name)}",
+        f"dtype = {json.dumps(np.dtype(tensor.dtype).name)}",
+        f"shape = {json.dumps(list(tensor.shape))}",
+    ]
+    return "{ " + ", ".join([*parts, "shared = true"] if tensor.shared else parts) + " }"
