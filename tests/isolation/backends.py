@@ -6,10 +6,13 @@ It talks to the tests through named pipes: `Runtime(options={"crash": {"pipes": 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,6 +95,9 @@ REFUSE, TIMEOUT, FOREIGN, BAD_TYPE, NO_MAPPING, UNPICKLABLE, SCRIBBLE, TRANSPOSE
     -27,
 )
 PID, LANE = -30, -31
+
+# Seconds that a test waits for the other end of a pipe.
+LIMIT = 60.0
 
 
 class Crashing(Backend):
@@ -222,7 +228,10 @@ class _Done:
 
 
 class Pipes:
-    """The tests' end: `in` tells that a run is under way, `go` lets it go on."""
+    """The tests' end: `in` tells that a run is under way, `go` lets it go on.
+
+    No wait here is without a bound: a test whose other end never comes fails, rather than that it hangs.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -231,8 +240,26 @@ class Pipes:
 
     def wait(self) -> None:
         """Until a run is under way."""
-        assert (self.folder / "in").read_text().startswith("in")
+        # Opened for writing too, it neither waits for the other end nor reads the end of the file meanwhile.
+        pipe = os.open(self.folder / "in", os.O_RDWR)
+        try:
+            ready, _, _ = select.select([pipe], [], [], LIMIT)
+            assert ready, "no run has begun"
+            assert os.read(pipe, 3) == b"in\n"
+        finally:
+            os.close(pipe)
 
     def go(self) -> None:
         """Let it go on."""
-        (self.folder / "go").write_text("go")
+        deadline = time.monotonic() + LIMIT
+        while True:
+            try:
+                pipe = os.open(self.folder / "go", os.O_WRONLY | os.O_NONBLOCK)
+            except OSError as error:
+                assert error.errno == errno.ENXIO
+                assert time.monotonic() < deadline, "nobody waits to go on"
+                time.sleep(0.005)
+            else:
+                break
+        os.write(pipe, b"go")
+        os.close(pipe)

@@ -179,12 +179,19 @@ def test_an_interrupted_wait_leaves_the_lane_to_the_run_until_that_has_ended(bac
     class Interrupt(BaseException):
         pass
 
+    interrupted = threading.Event()
+
     def interrupt(*_: object) -> None:
-        raise Interrupt
+        if not interrupted.is_set():
+            interrupted.set()
+            raise Interrupt
 
     def send() -> None:
         pipes.wait()
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        # Again and again: Python handles a signal that comes just before the wait begins only when that has ended.
+        while not interrupted.is_set():
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            interrupted.wait(0.05)
 
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:

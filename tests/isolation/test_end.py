@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +34,40 @@ print(session.explain().candidates[0].details["pid"], flush=True)
 """
 
 
-def script(folder: Path, text: str, **options: Any) -> subprocess.Popen[str]:
-    path = folder / "script.py"
-    path.write_text(LOADED.replace("**{options}", f"**{options!r}") + text)
-    paths = [str(ROOT), str(ROOT / "backends"), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")]
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", str(path)],
-        env=environ,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+Script = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Script]:
+    """Starts scripts, and ends those that are still there after two minutes, or when the test ends."""
+    started: list[tuple[subprocess.Popen[str], threading.Timer]] = []
+
+    def start(text: str, **options: Any) -> subprocess.Popen[str]:
+        path = tmp_path / "script.py"
+        path.write_text(LOADED.replace("**{options}", f"**{options!r}") + text)
+        paths = [str(ROOT), str(ROOT / "backends"), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")]
+        environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", str(path)],
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        # A test that waits for a line then reads the end of the output instead, and fails.
+        limit = threading.Timer(120, process.kill)
+        limit.start()
+        started.append((process, limit))
+        return process
+
+    yield start
+    for process, limit in started:
+        limit.cancel()
+        limit.join()
+        process.kill()
+        with process:
+            pass
 
 
 def child_of(parent: subprocess.Popen[str]) -> int:
@@ -83,8 +105,8 @@ def test_a_dropped_backend_ends_its_process(host: hetero.Host) -> None:
     wait_for_end(pid)
 
 
-def test_the_end_of_the_interpreter_ends_the_process_and_the_main_module_runs_once(tmp_path: Path) -> None:
-    parent = script(tmp_path, "print(session(np.ones(2, np.float32)).tolist())")
+def test_the_end_of_the_interpreter_ends_the_process_and_the_main_module_runs_once(script: Script) -> None:
+    parent = script("print(session(np.ones(2, np.float32)).tolist())")
     pid = child_of(parent)
     assert parent.stdout is not None
     assert parent.stdout.read() == "[1.0, 1.0]\n"
@@ -94,9 +116,9 @@ def test_the_end_of_the_interpreter_ends_the_process_and_the_main_module_runs_on
 
 
 @pytest.mark.parametrize("what", [0, HANG, HANG_WITH_GIL], ids=["idle", "hangs", "hangs with the GIL"])
-def test_a_killed_parent_leaves_no_process(tmp_path: Path, pipes: Pipes, what: float) -> None:
+def test_a_killed_parent_leaves_no_process(script: Script, pipes: Pipes, what: float) -> None:
     text = f"session.submit(np.full(2, {what}, np.float32))\nsys.stdin.read()"
-    parent = script(tmp_path, text, pipes=str(pipes.folder))
+    parent = script(text, pipes=str(pipes.folder))
     pid = child_of(parent)
     if what:
         pipes.wait()
@@ -105,7 +127,7 @@ def test_a_killed_parent_leaves_no_process(tmp_path: Path, pipes: Pipes, what: f
     wait_for_end(pid)
 
 
-def test_a_fork_of_the_parent_neither_keeps_nor_ends_the_process(tmp_path: Path) -> None:
+def test_a_fork_of_the_parent_neither_keeps_nor_ends_the_process(script: Script, pipes: Pipes) -> None:
     text = """
 import warnings
 warnings.simplefilter("ignore", DeprecationWarning)
@@ -116,17 +138,16 @@ if os.fork() == 0:
         print("closed", flush=True)
     sys.stdin.read()
     sys.exit(0)
-sys.stdin.read(1)
+os.read(os.open({go!r}, os.O_RDONLY), 2)
 print(session(np.ones(2, np.float32)).tolist(), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    parent = script(tmp_path, text)
+    # Not by its input, which it shares with the fork: either of them might read what is written there.
+    parent = script(text.replace("{go!r}", repr(str(pipes.folder / "go"))))
     pid = child_of(parent)
     assert parent.stdout is not None
-    assert parent.stdin is not None
     assert parent.stdout.readline() == "closed\n"
-    parent.stdin.write("1")
-    parent.stdin.flush()
+    pipes.go()
     assert parent.stdout.readline() == "[1.0, 1.0]\n"
     wait_for_end(pid)  # while the fork still waits for the end of its input
     parent.communicate(timeout=60)
