@@ -33,8 +33,10 @@ _log = logging.getLogger(__name__)
 # sys.path is replaced before anything is imported by it, so that nothing in the current folder is taken for a module.
 _MAIN = "import sys; sys.path[:] = sys.argv[5:]; from hetero.isolation.worker import main; main()"
 
-# Seconds that a child is given: to be gone after its pipe broke, and at the end to leave by itself, then by SIGTERM.
+# Seconds that a child is given: to be gone after its pipe broke, to take a channel that it is handed when its queue of
+# them is full, and at the end to leave by itself, then by SIGTERM.
 _DEATH = 10.0
+_ACCEPT = 10.0
 _LEAVE = 2.0
 _TERMINATE = 1.0
 
@@ -62,12 +64,15 @@ class Process:
         self.dead = False
         self.made: tuple[str, tuple[Option, ...], tuple[str, ...]] = (backend, (), ())
         self._closing = ""
+        self._abandoned = False
         self._reason = ""
         self._ended = threading.Event()
         self._lock = threading.RLock()
         self._idle: deque[Channel] = deque()
         self._channels: set[Channel] = set()
         self._control, theirs = socket.socketpair()
+        # It is used under the lock, which `close` needs too.
+        self._control.settimeout(_ACCEPT)
         self._report = anonymous_file()
         # Nothing is ever written to this pipe: that it was closed is how the child hears of this process's death.
         listening, self._lifeline = os.pipe()
@@ -141,6 +146,13 @@ class Process:
             if self._closing:
                 return
             self._closing = f"the backend {self.backend!r} was closed"
+        if self._watcher is threading.current_thread():
+            # The garbage collector has come upon the backend of a child that has died, while this thread was telling of
+            # its end. It must not wait for itself.
+            self._abandoned = True
+            if self._ended.is_set():
+                self._close_files()
+            return
         if not self._ended.is_set():
             try:
                 self.ask(("close",), timeout=timeout)
@@ -156,8 +168,7 @@ class Process:
                 break
         else:
             _log.error("the process of backend %s (pid %d) cannot be killed", self.backend, self.pid)
-        if self._watcher is not threading.current_thread():
-            self._watcher.join(_DEATH)
+        self._watcher.join(_DEATH)
         self._close_files()
 
     def kill(self) -> None:
@@ -199,18 +210,24 @@ class Process:
         code = self._popen.wait()
         self.dead = True
         self._reason = f"the process of backend {self.backend!r} {_how(code)}"
-        if not self._closing:
-            where = os.pread(self._report, 1 << 16, 0).decode(errors="replace").rstrip()
-            _log.warning("%s (pid %d)%s", self._reason, self.pid, where and f"; it was at\n{where}")
-        self._ended.set()
-        with self._lock:
-            for channel in list(self._channels):
-                channel.shut()
+        try:
+            if not self._closing:
+                where = os.pread(self._report, 1 << 16, 0).decode(errors="replace").rstrip()
+                _log.warning("%s (pid %d)%s", self._reason, self.pid, where and f"; it was at\n{where}")
+        finally:
+            self._ended.set()
+            with self._lock:
+                for channel in list(self._channels):
+                    channel.shut()
+            if self._abandoned:
+                self._close_files()
 
-    def _close_files(self) -> None:
+    def _close_files(self, forked: bool = False) -> None:
         self._control.close()
         with self._lock:
             for channel in list(self._channels):
+                if not forked:
+                    channel.shut()  # whoever still waits for a child that cannot be killed
                 channel.close()
             self._channels.clear()
             self._idle.clear()
@@ -221,11 +238,13 @@ class Process:
 
     def _forked(self) -> None:
         """In the child of a fork: this is the parent's process, and must not be kept alive from here."""
+        # New ones: another thread may have held those at the moment of the fork, and nobody would ever release them.
         self._lock = threading.RLock()
+        self._ended = threading.Event()
+        self._ended.set()
         self._closing = "this Runtime was made before a fork and cannot be used in the child process"
         self.dead = True
-        self._ended.set()
-        self._close_files()  # closed, not shut down: the parent still uses the other ends
+        self._close_files(forked=True)  # closed, not shut down: the parent still uses the other ends
         self._popen.returncode = 0  # not to be waited for here
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 
 import hetero
 from hetero.backend import Backend, Call
-from tests.isolation.backends import F32, HANG, HANG_WITH_GIL, Crashing, Pipes, echo
+from tests.isolation.backends import F32, FORK_AND_DIE, HANG, HANG_WITH_GIL, Crashing, Pipes, echo
 from tests.isolation.conftest import load, wait_for_end
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +153,97 @@ os.kill(os.getpid(), signal.SIGKILL)
     wait_for_end(pid)  # while the fork still waits for the end of its input
     parent.communicate(timeout=60)
     assert parent.returncode == -signal.SIGKILL
+
+
+def test_a_fork_in_the_middle_of_something_does_not_hang(script: Script) -> None:
+    text = """
+import threading, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+process = runtime.backends["crash"]._current
+with process._lock, process._ended._cond:  # as another thread may have them at any time
+    fork = os.fork()
+    if fork == 0:
+        print(process.dead, flush=True)
+        os._exit(0)
+end = time.monotonic() + 30
+while os.waitpid(fork, os.WNOHANG) == (0, 0):
+    time.sleep(0.01)
+    if time.monotonic() > end:
+        print("the fork hangs", flush=True)
+        os.kill(fork, signal.SIGKILL)
+        os.waitpid(fork, 0)
+        break
+print(session(np.ones(2, np.float32)).tolist(), flush=True)
+"""
+    parent = script(text)
+    child_of(parent)
+    output, _ = parent.communicate(timeout=60)
+    assert output == "True\n[1.0, 1.0]\n"
+
+
+def test_a_child_that_takes_no_more_calls_is_ended(
+    make_backend: Callable[..., Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hetero.isolation.process._ACCEPT", 0.2)
+    monkeypatch.setattr("hetero.isolation.process._DEATH", 1.0)
+    backend = make_backend()
+    pid = load(backend).details["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    process = backend.process()  # type: ignore[attr-defined]
+
+    def hand_over_channels() -> None:
+        for _ in range(5000):
+            process._open()
+
+    with pytest.raises(hetero.errors.DeviceLost):
+        hand_over_channels()
+    wait_for_end(pid)
+
+
+def test_the_end_is_told_even_where_its_cause_cannot_be_read(
+    backend: Backend, pipes: Pipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+
+    def unreadable(*_: object) -> bytes:
+        raise OSError("the report cannot be read")
+
+    executable = load(backend, pipes=str(pipes.folder))
+    monkeypatch.setattr("hetero.isolation.process.os.pread", unreadable)
+    with pytest.raises(hetero.errors.DeviceLost, match="SIGSEGV"):
+        executable.run({"x": np.full(2, FORK_AND_DIE, F32)}, Call())
+    pipes.go()
+    backend.close()
+    assert [type(args.exc_value) for args in said] == [OSError]
+
+
+def test_a_backend_that_is_collected_while_its_childs_end_is_told_leaves_nothing(
+    make_backend: Callable[..., Backend],
+) -> None:
+    backend = make_backend()
+    executable = load(backend)
+    process = backend.process()  # type: ignore[attr-defined]
+    where: list[threading.Thread] = []
+
+    class Collector(logging.Handler):
+        """Does what the collector might, in whichever thread it comes upon the backend."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            where.append(threading.current_thread())
+            process.close()
+
+    log, collector = logging.getLogger("hetero.isolation.process"), Collector()
+    log.addHandler(collector)
+    try:
+        with pytest.raises(hetero.errors.ClosedError):
+            executable.run({"x": np.full(2, -2, F32)}, Call())
+        process._watcher.join(60)
+    finally:
+        log.removeHandler(collector)
+    assert where == [process._watcher]
+    assert not process._watcher.is_alive()
+    assert (process._report, process._lifeline, process._control.fileno()) == (-1, -1, -1)
 
 
 def test_ctrl_c_is_the_parents_to_handle(backend: Backend) -> None:
