@@ -276,6 +276,8 @@ class Session:
     def close(self, timeout: float = 10.0) -> bool:
         """Wait for running requests, at most `timeout` seconds each, and free the executables.
 
+        Submitted requests that wait, and those that are still running by then, end with ClosedError.
+
         Returns:
             Whether no request is running any more; an executable that hangs is not freed.
         """
@@ -286,7 +288,10 @@ class Session:
         if self._batcher is not None:
             self._batcher.close(self._closed)
         self._dispatcher.close(self._closed)
-        return _close_candidates(self._candidates, timeout)
+        ended = _close_candidates(self._candidates, timeout)
+        if not ended:
+            self._dispatcher.abandon(f"{self._closed}; a device had not answered {timeout:g} s after that")
+        return ended
 
     def __enter__(self) -> Session:
         return self

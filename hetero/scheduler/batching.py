@@ -148,12 +148,9 @@ class Batcher:
                     return
 
     def _launch(self, gathered: list[_Member]) -> None:
-        members = [member for member in gathered if member.future.set_running_or_notify_cancel()]
-        if not members:
-            return
         with self._lock:
-            # One that has ended has let go of its inputs.
-            members = [member for member in members if not member.ended]
+            # One that has ended, for its deadline say, has let go of its inputs.
+            members = [member for member in gathered if not member.ended and member.future.begin()]
             feeds = [member.request.inputs for member in members]
         if not members:
             return
@@ -273,7 +270,7 @@ class Batcher:
     def _fail(self, member: _Member, error: BaseException, attempts: Sequence[Attempt] = ()) -> None:
         if not self._end(member, attempts, error):
             return
-        if member.future.running() or member.future.set_running_or_notify_cancel():
+        if member.future.begin():
             member.future.set_exception(error)
 
     def _end(self, member: _Member, attempts: Sequence[Attempt], error: BaseException | None) -> bool:

@@ -65,7 +65,7 @@ class Board:
     def take(self, request: Request) -> Assignment | None:
         """A lane for a request at once, unless somebody waits who comes before it; None when it has to wait."""
         with self._lock:
-            self._check_open()
+            self.check_open()
             return None if self._waits_before(request) else self._assign(request)
 
     def enter(self, request: Request, wait: float | None, *, again: bool = False) -> None:
@@ -83,7 +83,7 @@ class Board:
         """
         nbytes = request.nbytes
         with self._room:
-            self._check_open()
+            self.check_open()
             if (
                 not again
                 and not self._fits(nbytes)
@@ -94,7 +94,7 @@ class Board:
                     f"{self._max_waiting} requests and {self._max_bytes} bytes may",
                     fix="send slower, wait for room (on_full='wait'), or raise max_waiting",
                 )
-            self._check_open()
+            self.check_open()
             # A lane may be free that those before it were not told of yet: it is theirs, see below.
             assignment = self._assign(request, may_take=not self._waits_before(request))
             if assignment is None and wait == 0 and not again:
@@ -184,6 +184,11 @@ class Board:
     def _waits_before(self, request: Request) -> bool:
         """Somebody waits who comes before the request."""
         return bool(self.waiting) and any(queue and queue[0] < request for queue in self._queues.values())
+
+    def check_open(self) -> None:
+        """Raise ClosedError when the board was closed."""
+        if self._closed:
+            raise ClosedError(self._closed)
 
     def _assign(self, request: Request, may_take: bool = True) -> Assignment | None:
         """A free lane by the policy's choice, if it may have one; else the plan is noted in it."""
@@ -299,10 +304,6 @@ class Board:
     def _fits(self, nbytes: int) -> bool:
         # A request that is larger than the bound may wait alone, else it could never run.
         return self.waiting < self._max_waiting and (not self.waiting or self._bytes + nbytes <= self._max_bytes)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError(self._closed)
 
 
 def _may_take(candidate: Candidate, request: Request) -> bool:

@@ -112,6 +112,7 @@ class Candidate:
         self._cancels = threading.Lock()
         self._cancelling = False
         self._run: Run | None = None
+        self._closed = False
 
     @classmethod
     def absent(cls, name: str, reason: str) -> Candidate:
@@ -137,7 +138,7 @@ class Candidate:
     @property
     def loadable(self) -> bool:
         """Not loaded so far, and nothing is known against it."""
-        return self._run is None and self.passed_over is None
+        return self._run is None and self.passed_over is None and not self._closed
 
     @property
     def idle(self) -> bool:
@@ -450,7 +451,7 @@ class Candidate:
             Whether no call is running any more; one that is still busy after `timeout` keeps its executable.
         """
         with self._lock:
-            executable, self.executable, self._run = self.executable, None, None
+            executable, self.executable, self._run, self._closed = self.executable, None, None, True
         if executable is None:
             return True
         if not self.lanes.withdraw(timeout):

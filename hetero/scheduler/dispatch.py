@@ -96,6 +96,9 @@ class Dispatcher:
         timers: Deadlines and time-outs.
         records: Where finished records go.
         limits: What the session allows.
+
+    Attributes:
+        flights: The submitted requests that are in a call.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Dispatcher:
     ) -> None:
         self.candidates = tuple(candidates)
         self.board = board
+        self.flights: set[Flight] = set()
         self._workers = workers
         self._timers = timers
         self._records = records
@@ -207,6 +211,11 @@ class Dispatcher:
             assert request.turned_away is not None
             request.turned_away(ClosedError(reason))
 
+    def abandon(self, reason: str) -> None:
+        """End the submitted requests whose calls go on though the session is closed."""
+        for flight in list(self.flights):
+            flight.abandon(ClosedError(reason))
+
     def load_rest(self, every: bool) -> None:
         """Load, in a worker, what a warm start has left out: the first candidate that takes the program, or all."""
         for candidate in self.candidates[:-1]:
@@ -233,6 +242,7 @@ class Dispatcher:
         Raises:
             AllDevicesFailed: Nobody is left.
             FallbackForbidden: The only candidate allowed is not.
+            ClosedError: The session was closed meanwhile.
         """
         if self._sick:
             self.check_health()
@@ -254,6 +264,7 @@ class Dispatcher:
             if candidate not in request.failed and candidate.ready and not candidate.lanes.hung:
                 request.forced = candidate
                 return
+        self.board.check_open()
         raise self.nobody_left(request)
 
     def after_failure(self, request: Request, candidate: Candidate) -> None:

@@ -39,6 +39,19 @@ class RequestFuture(concurrent.futures.Future[Any]):
         self._withdrawn = withdrawn
         self._help_out = help_out
         self._before_callbacks = before_callbacks
+        self._beginning = threading.Lock()
+        self._begun: bool | None = None
+
+    def begin(self) -> bool:
+        """Begin the request, or tell those who wait that it was cancelled; whoever comes second learns what came of it.
+
+        Returns:
+            Whether it goes on; False when it was cancelled.
+        """
+        with self._beginning:
+            if self._begun is None:
+                self._begun = self.set_running_or_notify_cancel()
+            return self._begun
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[Any]], object]) -> None:
         """See `concurrent.futures.Future.add_done_callback`."""
@@ -75,6 +88,7 @@ class RequestFuture(concurrent.futures.Future[Any]):
         if self.cancelled():
             return True
         if super().cancel():
+            self.begin()
             self._withdrawn()
             return True
         return not self.done() and self._interrupt()
@@ -160,13 +174,14 @@ class Flight:
         request = self._request
         with self._lock:
             # A future that was cancelled meanwhile has its own way out: `_withdrawn`.
-            if self._done or (self._turn == 0 and not self.future.set_running_or_notify_cancel()):
+            if self._done or not self.future.begin():
                 started = False
             else:
                 started = True
                 self._turn += 1
                 turn = self._turn
                 self._running = (candidate, call)
+                self._dispatcher.flights.add(self)
                 self._lane_turn = call.turn + 1
                 inputs = request.inputs
                 if self._dispatcher.timeout is not None:
@@ -186,6 +201,7 @@ class Flight:
         except BaseException as error:
             failure = error
         del inputs
+        self._dispatcher.flights.discard(self)
         workers = self._workers
         if outputs is not None:
             workers.keep_next(True)
@@ -229,19 +245,20 @@ class Flight:
             self._done = True
         if self._deadline is not None:
             self._deadline.cancel()
-        if outputs is not None:
+        # A future that nobody has begun is begun here, so that it can be given its error.
+        begun = self.future.begin()
+        if not begun:
+            error = concurrent.futures.CancelledError()
+        elif outputs is not None:
             try:
                 outputs = self._request.deliver(outputs, self._dispatcher.board.clock)
             except Exception as mismatch:
                 error = mismatch
         self._dispatcher.finish(self._request, error)
         self._let_go()
-        # A future that nobody has begun is begun here, so that it can be given its error.
-        if not self.future.running() and not self.future.set_running_or_notify_cancel():
-            return
-        if error is not None:
+        if begun and error is not None:
             self.future.set_exception(error)
-        else:
+        elif begun:
             assert outputs is not None
             self.future.set_result(self._give(outputs))
 
@@ -273,14 +290,23 @@ class Flight:
         if self._dispatcher.board.leave(request):
             self._finish(error)
             return
+        self._leave("the deadline passed")
+        self._finish(error)
+
+    def abandon(self, error: Exception) -> None:
+        """End the request, whose session is closed, though its call goes on."""
+        self._leave("the session was closed")
+        self._finish(error)
+
+    def _leave(self, reason: str) -> None:
+        """Leave a call that may be running, and have it end where the vendor can."""
         with self._lock:
             turn, lane_turn = self._turn, self._lane_turn
         given_up = self._give_up(turn)
         if given_up is not None:
             candidate, call = given_up
-            request.record.attempts.append(candidate.cancelled(call, "the deadline passed"))
+            self._request.record.attempts.append(candidate.cancelled(call, reason))
             candidate.cancel(call, lane_turn)
-        self._finish(error)
 
     def _interrupt(self) -> bool:
         """Cancel a running call, where the vendor can."""

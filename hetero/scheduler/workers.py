@@ -49,6 +49,10 @@ class Workers:
             own.keeps, own.kept = False, work
             return
         with self._lock:
+            if self._closed:
+                # The threads have ended, or are about to; what comes now, of a call that hung say, must not be lost.
+                threading.Thread(target=_do, args=(work,), name=f"{PREFIX}-late", daemon=True).start()
+                return
             if self._idle > 0:
                 self._idle -= 1
             else:
@@ -96,10 +100,14 @@ class Workers:
             if work is None:
                 return
             while work is not None:
-                try:
-                    work()
-                except BaseException:
-                    _log.exception("a piece of work raised, which it must not")
+                _do(work)
                 work, own.kept = own.kept, None  # an idle thread must keep no request alive
             with self._lock:
                 self._idle += 1
+
+
+def _do(work: Work) -> None:
+    try:
+        work()
+    except BaseException:
+        _log.exception("a piece of work raised, which it must not")
