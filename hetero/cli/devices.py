@@ -105,7 +105,7 @@ def _type_text(option: Option) -> str:
 
 def _value_text(value: Any) -> str:
     if value is None:
-        return "auto"
+        return "-"  # what that means, each option's text says
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):

@@ -23,7 +23,7 @@ _INPUT = """NAME=VALUE: a FILE.npy or FILE.npz, random, zeros, ones, numbers as 
 .npz with all inputs, or random, zeros or ones for every input without a value of its own. May be repeated."""
 
 _SHAPE = """INPUT=1x80x3000, or DIMENSION=4 for a free dimension, where a value is random, zeros or ones. Sizes that are
-not given are 1. May be repeated."""
+not given are the program's usual ones, else 1. May be repeated."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Pairs = tuple[tuple[str, str], ...]
@@ -181,10 +181,11 @@ def _known(program: Program) -> str:
 
 
 class _Sizes:
-    """The sizes of free dimensions: as `--shape` says, as given arrays have them, else 1."""
+    """The sizes of free dimensions: as `--shape` says, as given arrays have them, the program's usual ones, else 1."""
 
     def __init__(self, program: Program, shapes: Pairs) -> None:
         self.assumed: dict[str, int] = {}
+        self._usual = program.sizes
         self._dims: dict[str, int] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         inputs = {spec.name: spec for spec in program.inputs}
@@ -238,6 +239,8 @@ class _Sizes:
 
     def _assume(self, spec: TensorSpec, place: int) -> int:
         dim = (spec.shape or ())[place]
+        if dim in self._usual:
+            return self._usual[str(dim)]
         self.assumed[dim if isinstance(dim, str) else f"{spec.name}[{place}]"] = 1
         return 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,13 @@ def test_random_integers_stay_valid_as_indices_and_bytes_use_their_whole_range()
 def test_texts_cannot_be_made_up() -> None:
     with pytest.raises(InputError, match="holds texts"):
         feed_of(program(x=(object, (2,))), "x=random")
+
+
+def test_a_size_that_nobody_gives_is_the_programs_usual_one() -> None:
+    made = replace(program(x=(np.float32, ("batch", "frames"))), sizes={"frames": 30})
+    assert feed_of(made, "random").arrays["x"].shape == (1, 30)
+    assert feed_of(made, "random").assumed == {"batch": 1}
+    assert feed_of(made, "random", shapes=("frames=4",)).arrays["x"].shape == (1, 4)
 
 
 def test_a_dimension_has_the_same_size_wherever_its_name_stands() -> None:
