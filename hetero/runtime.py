@@ -449,15 +449,15 @@ class Runtime:
         return candidate
 
 
-def _canary_source(program: Program, reference: Candidate) -> Callable[[], Canary | None]:
-    """Makes the canary when it is first asked for; the CPU alone is trusted to answer it."""
+def _canary_source(program: Program, reference: Candidate) -> Callable[[int], Canary | None]:
+    """Makes the canary of so many rows when it is first asked for; the CPU alone is trusted to answer it."""
 
     @functools.cache
-    def made() -> Canary | None:
+    def made(rows: int) -> Canary | None:
         reference.load()
         if not reference.ready or reference.kind != "cpu" or reference.simulated:
             return None
-        return make_canary(program, reference)
+        return make_canary(program, reference, rows)
 
     return made
 

@@ -23,6 +23,7 @@ from hetero.backend import (
 from hetero.errors import ClosedError
 from hetero.tensors import Array
 from hetero_xrt.flow import Launch
+from hetero_xrt.instructions import IN_TURN, columns_in_turn
 from hetero_xrt.layout import Tiles
 from hetero_xrt.manifest import Manifest
 from hetero_xrt.pool import LaunchPool, PoolCache
@@ -97,6 +98,7 @@ class TileExecutable(PolledExecutable):
             "pipeline": "threads" if self._workers else "off" if pipeline == "off" else "contexts",
             "contexts": f"{made} of {each}, {self._shape['in_flight']} in flight in each",
             "tiles per launch": manifest.tiles_per_launch,
+            **({"columns": IN_TURN} if columns_in_turn(manifest.instructions) else {}),
             **({"fewer contexts": pool.refused} if pool.refused else {}),
             **(details or {}),
         }
