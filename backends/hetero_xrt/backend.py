@@ -9,13 +9,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, get_args
 
-from hetero.backend import Backend, Device, Host, Option, Program, Unavailable
+from hetero.backend import Backend, Device, Host, Option, PowerControl, Program, Unavailable
 from hetero.errors import OptionError
 from hetero_xrt import simulated
 from hetero_xrt.executable import Pipeline, TileExecutable
 from hetero_xrt.finding import VARIABLE, find_kernel, kernel_name, missing
 from hetero_xrt.flow import MOST_IN_FLIGHT, Flow
 from hetero_xrt.pool import PoolCache
+from hetero_xrt.power import Tool, XrtPower
 from hetero_xrt.system import system_report, title_of
 
 DEVICE = "xrt"
@@ -114,6 +115,11 @@ class XrtBackend(Backend):
             timeout=values["timeout"],
             details={"times": "modelled"} if device.simulated else {},
         )
+
+    def power(self, device: Device) -> PowerControl | None:
+        """See `Backend.power`: by the vendor's tool; a simulated NPU has no modes."""
+        bdf = None if device.simulated else system_report(self.host).bdf
+        return XrtPower(Tool(self.host), bdf) if bdf is not None else None
 
     def close(self) -> None:
         """See `Backend.close`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import os
+import re
 import resource
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,8 @@ from hetero.backend import Host
 
 XRT_PLACES = ("opt/xilinx/xrt/python", "usr/lib/python3/dist-packages", "usr/local/xrt/python")
 """Where XRT's packages put pyxrt; the first is AMD's own, which only `setup.sh` puts on Python's path."""
+
+_BDF = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 # What drivers and firmware call the generations.
 _GENERATIONS = {"npu1": "npu1", "phoenix": "npu1", "hawk point": "npu1"}
@@ -33,6 +36,7 @@ class SystemReport:
         node: Its device node below the sysroot; None when the kernel shows no NPU of AMD's.
         generation: `npu1`; None when it is not one that hetero knows.
         name: What the driver calls it.
+        bdf: Its address on the PCI bus, such as `0000:c5:00.1`; None when the kernel does not tell.
         module: pyxrt can be imported by this Python.
         module_fix: What to do when it cannot.
         properties: For `Device.properties`.
@@ -42,6 +46,7 @@ class SystemReport:
     node: Path | None
     generation: str | None
     name: str
+    bdf: str | None
     module: bool
     module_fix: str
     properties: Mapping[str, Any]
@@ -52,7 +57,7 @@ def system_report(host: Host) -> SystemReport:
     """Look at the system. Reads small files; imports nothing, wakes nothing up, never raises."""
     folder = _sysfs(host)
     if folder is None:
-        return SystemReport(None, None, "", _importable(), _module_fix(host), {}, ())
+        return SystemReport(None, None, "", None, _importable(), _module_fix(host), {}, ())
     node = host.sysroot / "dev/accel" / folder.name
     name = _text(folder / "device/vbnv") or "unknown NPU"
     generation = next((known for sign, known in _GENERATIONS.items() if sign in name.lower()), None)
@@ -65,7 +70,7 @@ def system_report(host: Host) -> SystemReport:
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     properties["memory lock limit"] = "none" if limit == resource.RLIM_INFINITY else f"{limit >> 10} KiB"
     notes = (*_node_notes(node, folder.name), *_memlock_notes(limit), *_generation_notes(name, generation))
-    return SystemReport(node, generation, name, _importable(), _module_fix(host), properties, notes)
+    return SystemReport(node, generation, name, _bdf(folder), _importable(), _module_fix(host), properties, notes)
 
 
 def title_of(generation: str | None) -> str:
@@ -84,6 +89,14 @@ def _sysfs(host: Host) -> Path | None:
         if "DRIVER=amdxdna" in uevent or _text(folder / "device/vbnv"):
             return folder
     return None
+
+
+def _bdf(folder: Path) -> str | None:
+    for line in _text(folder / "device/uevent").splitlines():
+        if line.startswith("PCI_SLOT_NAME="):
+            return line.partition("=")[2].strip()
+    target = (folder / "device").resolve().name
+    return target if _BDF.fullmatch(target) else None
 
 
 def _importable() -> bool:
