@@ -73,3 +73,28 @@ def layernorm(x: Row, gamma: Row, beta: Row) -> list[int]:
 
 def gelu(x: int) -> int:
     return nearest(gelu_value(x))
+
+
+def nearest_up(value: int, shift: int) -> int:
+    """value / 2**shift to the nearest integer, halves up."""
+    return (2 * value + 2**shift) // 2 ** (shift + 1)
+
+
+def wrapped(value: int) -> int:
+    """What 32 bits hold of it."""
+    return (value + 2**31) % 2**32 - 2**31
+
+
+def gemm(a: Matrix, w: Matrix) -> list[list[int]]:
+    columns = list(zip(*w, strict=True))
+    return [[dot(row, column) for column in columns] for row in a]
+
+
+def gemm_scaled(a: Matrix, w: Matrix, bias: Row, multiplier: Row, shift: int) -> list[list[int]]:
+    return [
+        [
+            clip(nearest_up(wrapped(c + b) * m, clip(shift, 0, 47)))
+            for c, b, m in zip(row, bias, multiplier, strict=True)
+        ]
+        for row in gemm(a, w)
+    ]
