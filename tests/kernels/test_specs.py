@@ -17,9 +17,9 @@ from hetero.plugins import Plugins
 from hetero.tensors import Array
 from hetero_kernels import Family, Kernel, families, get, names
 
-NAMES = ("attention_i8_64x64", "gelu_i8", "layernorm_i8_256", "matmul_i8_64x64")
-PATTERNS = ("gemm_i8_i32_{K}x{N}", "gemm_i8_i8_{K}x{N}")
-SIZED = ("gemm_i8_i32_64x128", "gemm_i8_i8_128x64")
+NAMES = ("attention_i8_64x64", "attention_i8_64x64_v2", "gelu_i8", "layernorm_i8_256", "matmul_i8_64x64")
+PATTERNS = ("attention_i8_exact_{T}", "gemm_i8_i32_{K}x{N}", "gemm_i8_i8_{K}x{N}")
+SIZED = ("attention_i8_exact_128", "gemm_i8_i32_64x128", "gemm_i8_i8_128x64")
 ROOT = Path(__file__).parents[2]
 
 every_kernel = pytest.mark.parametrize("kernel", [get(name) for name in (*NAMES, *SIZED)], ids=(*NAMES, *SIZED))
@@ -56,7 +56,7 @@ def test_the_names_are_those_of_the_docs() -> None:
 
 
 def test_an_unknown_kernel_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(ProgramNotFound, match="attention_i8_64x64, gelu_i8") as caught:
+    with pytest.raises(ProgramNotFound, match="attention_i8_64x64, attention_i8_64x64_v2") as caught:
         get("attention_i8_64x46")
     assert caught.value.fix == "use 'attention_i8_64x64'"
 
