@@ -13,6 +13,9 @@ from hetero.tensors import Array, Dim, TensorSpec
 
 Function = Callable[..., dict[str, Array]]
 
+# Products of int8 whose sum float32 holds exactly, in any order.
+_EXACT = 1024
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -23,7 +26,8 @@ class Kernel:
         title: A few words for a listing.
         description: The formula, in a sentence or two.
         scales: What one step of each integer stands for.
-        inputs: In the order of positional arguments. Their leading dimension is symbolic and may be 0.
+        inputs: In the order of positional arguments. Those that differ from item to item have a symbolic leading
+            dimension, which may be 0; the others (weights) are the same for all items.
         outputs: Of the reference and, in other dtypes, of the model.
         reference: The exact answer, bit for bit what every device must give: `reference(**inputs) -> {name: array}`.
             It trusts its inputs to fit the specs, as they do when a Runtime or `__call__` has checked them.
@@ -65,22 +69,49 @@ def int8(name: str, *shape: Dim) -> TensorSpec:
     return TensorSpec(name, np.dtype(np.int8), shape)
 
 
-def exact_matmul(a: Array, b: Array) -> Array:
-    """The product of integer matrices as int32, exact, at the speed of float32 BLAS.
+def int16(name: str, *shape: Dim) -> TensorSpec:
+    """The spec of an int16 tensor."""
+    return TensorSpec(name, np.dtype(np.int16), shape)
 
-    Exact in whichever order it is summed, since every partial sum is an integer that float32 holds: 64 products of
-    int8 stay within 2**20 in magnitude, and float32 holds every integer up to 2**24. numpy's own integer product is an
-    order of magnitude slower.
+
+def int32(name: str, *shape: Dim) -> TensorSpec:
+    """The spec of an int32 tensor."""
+    return TensorSpec(name, np.dtype(np.int32), shape)
+
+
+def exact_matmul(a: Array, b: Array) -> Array:
+    """The product of matrices of int8 values as int32, exact, at the speed of float32 BLAS.
+
+    Exact in whichever order it is summed, since every partial sum is an integer that float32 holds: 1024 products of
+    int8 stay within 2**24 in magnitude, up to which float32 holds every integer. Longer sums are split, and the parts
+    are added as integers. numpy's own integer product is an order of magnitude slower.
 
     Args:
-        a: `[..., m, k]`, integers of magnitude up to 128, k up to 1024.
+        a: `[..., m, k]`, integers of magnitude up to 128, k up to 2**17 - 1.
         b: `[..., k, n]`, likewise.
 
     Returns:
         `[..., m, n]`, int32.
     """
-    product: Array = np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(np.int32)
-    return product
+    left, right = a.astype(np.float32), b.astype(np.float32)
+    total: Array = np.matmul(left[..., :_EXACT], right[..., :_EXACT, :]).astype(np.int32)
+    for start in range(_EXACT, a.shape[-1], _EXACT):
+        part = slice(start, start + _EXACT)
+        total += np.matmul(left[..., part], right[..., part, :]).astype(np.int32)
+    return total
+
+
+def shift_round(values: Array, shift: int) -> Array:
+    """Integers over 2**shift, rounded to the nearest integer and halves up: ⌊values / 2**shift + 1/2⌋.
+
+    What an AIE core's accumulators do on their way to vectors in rounding mode `positive_inf`.
+
+    Args:
+        values: Integers of a dtype that holds them with `2**(shift - 1)` added.
+        shift: 0 or more.
+    """
+    rounded: Array = (values + ((1 << shift) >> 1)) >> shift
+    return rounded
 
 
 def clip_int8(values: Array) -> Array:

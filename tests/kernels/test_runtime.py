@@ -10,7 +10,7 @@ import pytest
 
 import hetero
 from hetero_kernels import get, names
-from tests.kernels.test_specs import inputs_of
+from tests.kernels.test_specs import SIZED, inputs_of
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def rt(host: hetero.Host) -> Iterator[hetero.Runtime]:
         yield runtime
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [*names(), *SIZED])
 @pytest.mark.parametrize("items", [1, 3])
 def test_a_kernel_runs_by_name_on_the_cpu_with_the_exact_answer(rt: hetero.Runtime, name: str, items: int) -> None:
     kernel = get(name)
@@ -31,8 +31,7 @@ def test_a_kernel_runs_by_name_on_the_cpu_with_the_exact_answer(rt: hetero.Runti
     (expected,) = kernel.reference(**given).values()
     session = rt.load(name, device="cpu")
     got = session(*given.values())
-    assert got.dtype == np.int8
-    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(got, expected, strict=True)
 
 
 def test_tiles_of_differing_number_are_refused_by_name(rt: hetero.Runtime) -> None:

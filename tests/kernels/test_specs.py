@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,20 +15,24 @@ import hetero_kernels
 from hetero.errors import InputError, ProgramNotFound
 from hetero.plugins import Plugins
 from hetero.tensors import Array
-from hetero_kernels import Kernel, get, names
+from hetero_kernels import Family, Kernel, families, get, names
 
-NAMES = ("attention_i8_64x64", "gelu_i8", "layernorm_i8_256", "matmul_i8_64x64")
+NAMES = ("attention_i8_64x64", "attention_i8_64x64_v2", "gelu_i8", "layernorm_i8_256", "matmul_i8_64x64")
+PATTERNS = ("attention_i8_exact_{T}", "gemm_i8_i32_{K}x{N}", "gemm_i8_i8_{K}x{N}")
+SIZED = ("attention_i8_exact_128", "gemm_i8_i32_64x128", "gemm_i8_i8_128x64")
 ROOT = Path(__file__).parents[2]
 
-every_kernel = pytest.mark.parametrize("kernel", [get(name) for name in NAMES], ids=NAMES)
+every_kernel = pytest.mark.parametrize("kernel", [get(name) for name in (*NAMES, *SIZED)], ids=(*NAMES, *SIZED))
 
 
 def inputs_of(kernel: Kernel, items: int) -> dict[str, Array]:
+    """Inputs from the whole range of their dtypes."""
     rng = np.random.default_rng(items)
     given = {}
     for spec in kernel.inputs:
         shape = [dim if isinstance(dim, int) else items for dim in spec.shape or ()]
-        given[spec.name] = rng.integers(-128, 128, shape).astype(np.int8)
+        limits = np.iinfo(spec.dtype)
+        given[spec.name] = rng.integers(limits.min, limits.max, shape, endpoint=True).astype(spec.dtype)
     return given
 
 
@@ -45,14 +50,42 @@ def plugins() -> Plugins:
 
 def test_the_names_are_those_of_the_docs() -> None:
     assert names() == NAMES
+    assert tuple(family.pattern for family in families()) == PATTERNS
     docs = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
-    assert [name for name in NAMES if f"`{name}`" not in docs] == []
+    assert [name for name in (*NAMES, *PATTERNS) if f"`{name}`" not in docs] == []
 
 
 def test_an_unknown_kernel_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(ProgramNotFound, match="attention_i8_64x64, gelu_i8") as caught:
+    with pytest.raises(ProgramNotFound, match="attention_i8_64x64, attention_i8_64x64_v2") as caught:
         get("attention_i8_64x46")
     assert caught.value.fix == "use 'attention_i8_64x64'"
+
+
+@pytest.mark.parametrize("family", families(), ids=PATTERNS)
+def test_a_familys_kernels_are_found_by_the_names_that_it_gives_them(family: Family) -> None:
+    for sizes in family.usual:
+        name = family.name(**sizes)
+        assert get(name).name == name
+        assert get(name) is get(name)
+
+
+def test_sizes_that_cannot_be_are_refused_with_those_that_can(plugins: Plugins) -> None:
+    for ask in (get, plugins.program):
+        with pytest.raises(
+            ProgramNotFound, match=r"K = 100 cannot be.* K is a multiple of 64 from 64 to 8192"
+        ) as caught:
+            ask("gemm_i8_i32_100x1536")
+        assert caught.value.fix.startswith("use 'gemm_i8_i32_128x1536'")
+    with pytest.raises(ProgramNotFound, match="K = 1 and N = 8256 cannot be") as caught:
+        get("gemm_i8_i8_1x8256")
+    assert caught.value.fix.startswith("use 'gemm_i8_i8_64x8192'")
+
+
+@pytest.mark.parametrize("name", ["gemm_i8_i32_064x64", "gemm_i8_i32_64x64 ", "gemm_i8_i32_64", "gemm_i8_i32_-64x64"])
+def test_a_name_that_only_looks_like_a_familys_is_unknown(name: str, plugins: Plugins) -> None:
+    assert plugins.program(name) is None
+    with pytest.raises(ProgramNotFound, match=re.escape("gemm_i8_i32_{K}x{N}")):
+        get(name)
 
 
 @every_kernel
@@ -71,8 +104,8 @@ def test_the_hook_leaves_unknown_names_to_other_plugins(plugins: Plugins) -> Non
     assert hetero_kernels.hetero_program("ATTENTION_I8_64X64") is None
 
 
-def test_the_hook_lists_every_name_that_it_answers_to(plugins: Plugins) -> None:
-    assert plugins.program_names() == list(NAMES)
+def test_the_hook_lists_names_and_patterns(plugins: Plugins) -> None:
+    assert plugins.program_names() == sorted((*NAMES, *PATTERNS))
 
 
 @every_kernel
@@ -138,8 +171,8 @@ def test_a_call_of_the_kernel_checks_its_inputs(kernel: Kernel) -> None:
     expected = kernel.reference(**given)
     for name, array in kernel(*given.values()).items():
         np.testing.assert_array_equal(array, expected[name])
-    with pytest.raises(InputError, match="has dtype int32, expected int8"):
-        kernel({name: array.astype(np.int32) for name, array in given.items()})
+    with pytest.raises(InputError, match="has dtype float32, expected int8"):
+        kernel({name: array.astype(np.float32) for name, array in given.items()})
     with pytest.raises(InputError, match="has shape"):
         kernel({name: array[..., np.newaxis] for name, array in given.items()})
 

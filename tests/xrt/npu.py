@@ -57,11 +57,15 @@ class Laptop:
 
 
 def inputs_of(kernel: str, count: int, seed: int = 0) -> dict[str, Array]:
-    """Random inputs with `count` entries in each symbolic dimension."""
+    """Random inputs from the whole range of their dtypes, with `count` entries in each symbolic dimension."""
     rng = np.random.default_rng(seed)
     return {
         spec.name: rng.integers(
-            -128, 128, [size if isinstance(size, int) else count for size in spec.shape or ()], dtype=np.int8
+            np.iinfo(spec.dtype).min,
+            np.iinfo(spec.dtype).max,
+            [size if isinstance(size, int) else count for size in spec.shape or ()],
+            dtype=spec.dtype,
+            endpoint=True,
         )
         for spec in get(kernel).inputs
     }
