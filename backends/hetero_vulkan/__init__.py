@@ -1,0 +1,18 @@
+"""Vulkan as a backend of hetero: integrated and discrete GPUs, each a device of its own.
+
+| module | subject |
+|---|---|
+| `backend` | the Backend class: what `probe` finds, what `load` does |
+| `api` | libvulkan as raw functions, structs that hold what they point at, a count of what is alive |
+| `instance` | the loader's door to the drivers |
+| `physical` | what a driver tells of a device |
+| `device` | a device, opened: what kernels are run with |
+| `memory`, `buffers` | blocks of memory, and buffers in them |
+| `spirv` | what a shader says of itself |
+| `pipelines`, `pipeline_cache` | compiled shaders, and those kept on disk |
+| `commands`, `hazards`, `signals` | recorded work, the barriers in it, and how it ends |
+| `choosing`, `opening` | which devices are used; opening one |
+| `failures` | what Vulkan answers, in hetero's errors |
+"""
+
+from __future__ import annotations
