@@ -15,15 +15,15 @@ VARIABLE = "HETERO_VK_DEVICE"
 _ORDER: tuple[Sort, ...] = ("discrete", "integrated", "virtual", "other", "cpu")
 
 _PREFERRED_DRIVERS = (
-    3,  # Mesa's RADV, before AMD's open and closed ones
+    3,  # Mesa's RADV, before AMD's open one and its closed one
     2,
     1,
     6,  # Mesa's for Intel, before Intel's own
     5,
     4,  # NVIDIA's own, before Mesa's NVK
-    23,
-    20,  # Mesa's PanVK, before Arm's own: last of those that are known, since it came late
-    9,
+    24,
+    9,  # Arm's own, before Mesa's PanVK
+    20,
 )
 """VkDriverId of drivers that may serve the same device, the better one first."""
 

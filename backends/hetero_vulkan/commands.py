@@ -88,6 +88,11 @@ class Commands:
         vulkan = device.vulkan
         self._parts = _parts(self.steps, most_cost)
         self.submissions = len(self._parts)
+        for step in self.steps:
+            if isinstance(step, Dispatch):
+                _check_dispatch(device, step)
+            if any(buffer.device is not device for buffer in _buffers(step)):
+                raise OptionError(f"a buffer of another device is given to {device.name}")
         try:
             self._signal = signal_of(device)
             self._make_pools()
@@ -340,7 +345,6 @@ class Commands:
         functions, vulkan = self.device.functions, self.device.vulkan
         pipeline = step.pipeline
         shader = pipeline.shader
-        _check_dispatch(step)
         hazards.before(
             [buffer for (_, reads), buffer in zip(shader.bindings, step.buffers, strict=True) if reads],
             [buffer for (_, reads), buffer in zip(shader.bindings, step.buffers, strict=True) if not reads],
@@ -381,6 +385,12 @@ _COMPUTE_STAGE = 0x20  # VK_SHADER_STAGE_COMPUTE_BIT
 _ALL_ENDED = 0x2000  # VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT
 
 
+def _buffers(step: Step) -> Sequence[Buffer]:
+    if isinstance(step, Dispatch):
+        return step.buffers
+    return (step.source, step.target) if isinstance(step, Copy) else (step.target,)
+
+
 def _parts(steps: Sequence[Step], most: float | None) -> list[list[Step]]:
     parts: list[list[Step]] = [[]]
     cost = 0.0
@@ -394,10 +404,12 @@ def _parts(steps: Sequence[Step], most: float | None) -> list[list[Step]]:
     return parts
 
 
-def _check_dispatch(step: Dispatch) -> None:
-    pipeline, physical = step.pipeline, step.buffers[0].device.physical if step.buffers else None
-    if physical is None:
-        return
+def _check_dispatch(device: VulkanDevice, step: Dispatch) -> None:
+    pipeline, physical = step.pipeline, device.physical
+    if len(step.buffers) != len(pipeline.shader.bindings):
+        raise OptionError(
+            f"{pipeline.name} is given {len(step.buffers)} buffers, expected {len(pipeline.shader.bindings)}"
+        )
     counts, most = physical.limits["maxComputeWorkGroupCount"], physical.limits["maxStorageBufferRange"]
     if any(not 0 < count <= top for count, top in zip(step.groups, counts, strict=True)):
         raise Unsupported(f"{pipeline.name} over {step.groups} workgroups, {physical.name} takes 1 to {tuple(counts)}")

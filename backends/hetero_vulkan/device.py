@@ -29,7 +29,7 @@ from hetero_vulkan.buffers import Buffer
 from hetero_vulkan.commands import Commands, Copy, Step
 from hetero_vulkan.failures import SUCCESS, failure
 from hetero_vulkan.instance import Instance
-from hetero_vulkan.memory import Arena, Block, Purpose
+from hetero_vulkan.memory import ALIGNMENT, Arena, Block, Purpose
 from hetero_vulkan.physical import Physical, QueueFamily, switch_on
 from hetero_vulkan.pipeline_cache import PipelineCache
 from hetero_vulkan.pipelines import Number, Pipeline, Pipelines
@@ -69,7 +69,9 @@ class VulkanDevice:
         clock: Seconds, for time-outs.
 
     Attributes:
-        lost: Why it is of no use any more; empty as long as it is.
+        lost: Why it is of no use any more; empty as long as it works.
+        notes: Remarks for people: a cache that could not be used.
+        quirks: Where it differs from numpy as Vulkan allows; see `hetero_vulkan.selftest`.
 
     Raises:
         BackendError: The driver does not give the device.
@@ -92,6 +94,7 @@ class VulkanDevice:
         self.clock = clock
         self.lost = ""
         self.notes: list[str] = []
+        self.quirks: frozenset[str] = frozenset()
         self.handle: Any = None
         self._lock = threading.RLock()
         self._commands: set[Commands] = set()
@@ -147,13 +150,13 @@ class VulkanDevice:
         self.check_alive()
         return self._pipelines.get(name, kernels.spirv(name) if code is None else code, constants or {}, subgroup)
 
-    def buffer(self, nbytes: int, purpose: Purpose = "device", *, alignment: int = 256) -> Buffer:
+    def buffer(self, nbytes: int, purpose: Purpose = "device", *, alignment: int = ALIGNMENT) -> Buffer:
         """A buffer; it holds whatever was there.
 
         Args:
             nbytes: Bytes, at least 1.
             purpose: `device`; `upload` and `download` for memory that the host sees, where the device has its own.
-            alignment: Of its offset in the block, bytes.
+            alignment: Of its beginning, bytes; a power of 2.
 
         Raises:
             OutOfMemory: There is no room.
@@ -161,7 +164,7 @@ class VulkanDevice:
         self.check_alive()
         if nbytes < 1:
             raise OptionError(f"a buffer of {nbytes} bytes, expected at least 1")
-        block, offset, size = self._arena.take(nbytes, purpose, alignment)
+        block, offset, size = self._arena.take(nbytes, purpose, max(alignment, ALIGNMENT))
         return Buffer(self, block, offset, nbytes, purpose, size=size)
 
     def import_host(self, array: Array) -> Buffer:
@@ -270,29 +273,24 @@ class VulkanDevice:
             self._commands.discard(commands)
 
     def lease(self) -> None:
-        """Somebody looks at its memory: it is not destroyed before `returned` was called as often."""
+        """Somebody uses it: it is not closed before `returned` was called as often."""
         with self._lock:
             self._leases += 1
 
     def returned(self) -> None:
-        """One of those who look at its memory no longer does."""
+        """One of those who use it no longer does."""
         with self._lock:
             self._leases -= 1
             if self._closed and not self._leases:
-                self._destroy()
+                self._finish()
 
     def close(self) -> None:
-        """Destroy it and all that is of it, once nobody looks at its memory. A second time does nothing."""
+        """Destroy it and all that is of it, once nobody uses it any more. A second time does nothing."""
         with self._lock:
-            if self._closed:
-                return
-            for commands in list(self._commands):
-                commands.close()
-            if not self.lost:
-                self.save_pipelines()
-            self._closed = True
-            if not self._leases:
-                self._destroy()
+            if not self._closed:
+                self._closed = True
+                if not self._leases:
+                    self._finish()
 
     def __enter__(self) -> VulkanDevice:
         return self
@@ -351,6 +349,13 @@ class VulkanDevice:
         if not able:
             raise Unsupported(f"{self.physical.name} takes no memory of the host's of this kind", fix="copy it")
         return max(able, key=lambda kind: (kind.coherent, kind.cached))
+
+    def _finish(self) -> None:
+        for commands in list(self._commands):
+            commands.close()
+        if not self.lost:
+            self.save_pipelines()
+        self._destroy()
 
     def _destroy(self) -> None:
         if self._stuck or self.handle is None:
