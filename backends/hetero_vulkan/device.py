@@ -103,17 +103,20 @@ class VulkanDevice:
         self._leases = 0
         family = physical.queues[0]
         count = min(family.count, MOST_LANES)
-        self._make(family, count)
-        self.functions = self.vulkan.device_functions(self.handle, physical.driver or physical.name)
-        self.queues = [self._queue(family, index) for index in range(count)]
+        self._imported: set[Block] = set()
         self._arena = Arena(self, memory_limit)
         self._cache: PipelineCache | None = None
+        self._pipelines: Pipelines | None = None
+        self._make(family, count)
+        self.functions = self.vulkan.device_functions(self.handle, physical.driver or physical.name)
+        self.queues: list[Queue] = []
         try:
+            self.queues += [self._queue(family, index) for index in range(count)]
             self._cache = PipelineCache(self, cache)
+            self._pipelines = Pipelines(self, self._cache.handle)
         except BaseException:
             self._destroy()
             raise
-        self._pipelines = Pipelines(self, self._cache.handle)
 
     @property
     def lanes(self) -> int:
@@ -148,6 +151,7 @@ class VulkanDevice:
             ExecutionError: The driver cannot compile it.
         """
         self.check_alive()
+        assert self._pipelines is not None
         return self._pipelines.get(name, kernels.spirv(name) if code is None else code, constants or {}, subgroup)
 
     def buffer(self, nbytes: int, purpose: Purpose = "device", *, alignment: int = ALIGNMENT) -> Buffer:
@@ -188,6 +192,8 @@ class VulkanDevice:
             )
         kind = self._importable(address)
         block = Block(self, array.nbytes, kind, alone=True, host=address)
+        with self._lock:
+            self._imported.add(block)
         return Buffer(self, block, 0, array.nbytes, "device", keeps=array)
 
     @property
@@ -224,8 +230,8 @@ class VulkanDevice:
 
     def save_pipelines(self) -> None:
         """Keep what was compiled, for the next process; nothing when there is nothing new."""
-        assert self._cache is not None
-        self._cache.save(self._pipelines.compiled)
+        if self._cache is not None and self._pipelines is not None:
+            self._cache.save(self._pipelines.compiled)
 
     def check(self, result: int, doing: str) -> None:
         """Raise what a VkResult means.
@@ -265,6 +271,8 @@ class VulkanDevice:
         if size:
             self._arena.give(block, offset, size)
         else:
+            with self._lock:
+                self._imported.discard(block)
             block.destroy()
 
     def forget(self, commands: Commands) -> None:
@@ -362,9 +370,12 @@ class VulkanDevice:
             return
         if self.lost:
             self.settle()
-        if self._cache is not None:
+        if self._pipelines is not None:
             self._pipelines.close()
+        if self._cache is not None:
             self._cache.close()
+        for block in self._imported:
+            block.destroy()
         self._arena.close()
         self.functions.vkDestroyDevice(self.handle, self.vulkan.NULL)
         self.handle = None

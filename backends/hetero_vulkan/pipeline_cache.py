@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hetero.cache import key_of
+from hetero.errors import BackendError
 from hetero_vulkan.physical import Physical
 
 if TYPE_CHECKING:
@@ -62,10 +63,10 @@ class PipelineCache:
         """
         if self._path is None or compiled == self._saved:
             return
-        data = self._data()
         try:
+            data = self._data()
             _write(self._path, _MARK + hashlib.sha256(data).digest() + data)
-        except OSError as error:
+        except (OSError, BackendError) as error:
             _log.warning("%s: compiled pipelines are not kept: %s", self._device.name, error)
             return
         self._saved = compiled

@@ -103,7 +103,10 @@ def read_shader(code: bytes) -> Shader:
     Raises:
         ProgramInvalid: It is no SPIR-V, or no compute shader, or uses something else than storage buffers of set 0.
     """
-    return _Reader(code).shader()
+    try:
+        return _Reader(code).shader()
+    except (IndexError, KeyError, ValueError, struct.error) as error:
+        raise ProgramInvalid(f"SPIR-V that contradicts itself: {error!r}") from error
 
 
 class _Reader:
