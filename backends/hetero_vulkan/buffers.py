@@ -117,7 +117,8 @@ class Buffer:
         count = int(np.prod(shape, dtype=np.int64))
         if count * kind.itemsize > self.nbytes:
             raise OptionError(f"{shape} of {kind} in a buffer of {self.nbytes} bytes, expected at most that many")
-        return np.frombuffer(memory, kind, count).reshape(shape)
+        array: Array = np.frombuffer(memory, kind, count).reshape(shape)
+        return array
 
     def flush(self) -> None:
         """Let the device see what the host wrote."""

@@ -13,6 +13,7 @@ from hetero_vulkan.device import VulkanDevice
 from hetero_vulkan.instance import VALIDATION, Instance
 from tests.vulkan.machine import Faults, Machine
 
+
 @pytest.fixture(scope="session")
 def validated() -> bool:
     """Whether the validation layer is here; skips where Vulkan or a driver is not."""
@@ -32,15 +33,18 @@ def validated() -> bool:
         pytest.skip("no Vulkan driver here (apt install mesa-vulkan-drivers)")
     return VALIDATION in {vulkan.text(layer.layerName) for layer in layers}
 
+
 @pytest.fixture
 def messages() -> list[str]:
     """What the validation layer said."""
     return []
 
+
 @pytest.fixture
 def faults() -> Faults:
     """What goes wrong in this test."""
     return Faults()
+
 
 @pytest.fixture
 def machine(tmp_path: Path, validated: bool, messages: list[str], faults: Faults) -> Iterator[Machine]:
@@ -52,10 +56,12 @@ def machine(tmp_path: Path, validated: bool, messages: list[str], faults: Faults
     assert dict(machine.vulkan.live) == {}
     assert messages == []
 
+
 @pytest.fixture
 def device(machine: Machine) -> Iterator[VulkanDevice]:
     """The device, opened."""
     with machine.open() as device:
         yield device
+
 
 MakeDevice = Callable[..., VulkanDevice]

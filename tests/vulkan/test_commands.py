@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -205,19 +206,20 @@ def test_what_does_not_fit_is_refused_with_what_was_expected(device: VulkanDevic
 
 
 def test_a_binding_that_is_too_large_is_refused_and_its_parts_are_not(machine: Machine) -> None:
-    with machine.open(lambda physical: limited(physical, maxStorageBufferRange=1024)) as device:
-        with device.buffer(4000) as large, device.buffer(1000) as small:
-            with pytest.raises(Unsupported, match="binds at most 1024"):
-                device.record([sum_of(device, large, large, large)])
-            parts = large.parts(16)
-            assert [part.nbytes for part in parts] == [1024, 1024, 1024, 928]
-            small.write(np.ones(250, np.float32))
-            large.write(np.arange(1000, dtype=np.float32))
-            with device.record([sum_of(device, part, part, part) for part in parts]) as commands:
-                commands.run()
-            np.testing.assert_array_equal(large.read(np.float32, 1000), 2 * np.arange(1000))
-            with pytest.raises(OptionError, match="cannot be bound"):
-                large.parts(2000)
+    with (
+        machine.open(lambda physical: limited(physical, maxStorageBufferRange=1024)) as device,
+        device.buffer(4000) as large,
+    ):
+        with pytest.raises(Unsupported, match="binds at most 1024"):
+            device.record([sum_of(device, large, large, large)])
+        with pytest.raises(OptionError, match="cannot be bound"):
+            large.parts(2000)
+        parts = large.parts(16)
+        assert [part.nbytes for part in parts] == [1024, 1024, 1024, 928]
+        large.write(np.arange(1000, dtype=np.float32))
+        with device.record([sum_of(device, part, part, part) for part in parts]) as commands:
+            commands.run()
+        np.testing.assert_array_equal(large.read(np.float32, 1000), 2 * np.arange(1000))
 
 
 def test_a_shader_that_the_device_lacks_something_for_is_refused(machine: Machine) -> None:
@@ -236,3 +238,17 @@ def test_buffers_of_another_device_are_refused(machine: Machine, device: VulkanD
 def test_a_pipeline_is_compiled_once(device: VulkanDevice) -> None:
     assert device.pipeline("add", {"local_size_x": 64}) is device.pipeline("add", {"local_size_x": 64})
     assert device.pipeline("add", {"local_size_x": 32}) is not device.pipeline("add", {"local_size_x": 64})
+
+
+def test_threads_with_commands_of_their_own_do_not_meet(device: VulkanDevice) -> None:
+    def work(number: int) -> bool:
+        with device.buffer(400) as x, device.buffer(400) as y:
+            x.write(np.full(100, number, np.float32))
+            y.write(np.zeros(100, np.float32))
+            with device.record([sum_of(device, x, y, y)], lane=number % device.lanes) as commands:
+                for _ in range(20):
+                    commands.run()
+            return bool((y.read(np.float32, 100) == 20 * number).all())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(24)))

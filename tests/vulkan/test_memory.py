@@ -181,9 +181,11 @@ def test_arrays_that_cannot_be_imported_are_refused(machine: Machine) -> None:
         first = -whole.ctypes.data % 4096 + 1
         with pytest.raises(Unsupported, match="whole units"):
             device.import_host(whole[first : first + 4096])
-    with machine.open(lambda physical: limited(physical, minImportedHostPointerAlignment=0)) as device:
-        with pytest.raises(Unsupported, match="cannot work in memory of the host's"):
-            device.import_host(whole)
+    with (
+        machine.open(lambda physical: limited(physical, minImportedHostPointerAlignment=0)) as device,
+        pytest.raises(Unsupported, match="cannot work in memory of the host's"),
+    ):
+        device.import_host(whole)
 
 
 CARD = (

@@ -50,9 +50,7 @@ def test_nothing_is_written_where_nothing_is_new(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("damage", ["one bit", "cut", "empty", "foreign"])
-def test_a_damaged_file_is_told_and_made_anew(
-    machine: Machine, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_file_is_told_and_made_anew(machine: Machine, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     path = compiled(machine)
     good = path.read_bytes()
     bad = {

@@ -35,7 +35,13 @@ def test_shaders_and_commands_pass_at_every_subgroup_size(machine: Machine, widt
     done = subprocess.run(
         [
             sys.executable,
-            *("-m", "pytest", "-q", "-p", "no:cacheprovider",),
+            *(
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+            ),
             *map(str, (folder / "test_kernels.py", folder / "test_commands.py")),
         ],
         cwd=ROOT,
