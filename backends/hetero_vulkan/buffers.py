@@ -166,7 +166,8 @@ class Buffer:
             return np.empty(shape, dtype)
         with self.device.buffer(nbytes, "download") as staging:
             self.device.copy(self.view(0, nbytes), staging)
-            return staging.read(dtype, shape)
+            answer: Array = staging.read(dtype, shape)
+            return answer
 
     def free(self) -> None:
         """Give the memory back. A second time does nothing, as does freeing a view."""
