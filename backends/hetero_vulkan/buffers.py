@@ -158,7 +158,8 @@ class Buffer:
         """
         if self.mapped:
             self.invalidate()
-            return self.array(dtype, shape).copy()
+            answer: Array = self.array(dtype, shape).copy()
+            return answer
         nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if nbytes > self.nbytes:
             raise OptionError(f"{nbytes} bytes of a buffer of {self.nbytes}")
@@ -166,8 +167,7 @@ class Buffer:
             return np.empty(shape, dtype)
         with self.device.buffer(nbytes, "download") as staging:
             self.device.copy(self.view(0, nbytes), staging)
-            answer: Array = staging.read(dtype, shape)
-            return answer
+            return staging.read(dtype, shape)
 
     def free(self) -> None:
         """Give the memory back. A second time does nothing, as does freeing a view."""
