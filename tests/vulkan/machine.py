@@ -52,6 +52,11 @@ class Faults:
         """Call another function instead."""
         self._rules[name] = lambda call: answer
 
+    def replace_from(self, name: str, at: int, answer: Callable[..., Any]) -> None:
+        """Call another function instead, from the `at`-th call from now on."""
+        first = self.calls.get(name, 0) + at
+        self._rules[name] = lambda call: answer if call >= first else None
+
     def heal(self) -> None:
         self._rules.clear()
 
