@@ -63,3 +63,17 @@ def test_a_device_that_is_not_there_is_told(validated: bool, faults: Faults) -> 
     with pytest.raises(Unavailable, match="names 'no such GPU'"):
         open_device("no such GPU", wrap=faults)
     assert faults.calls["vkCreateInstance"] == faults.calls["vkDestroyInstance"]
+
+
+def test_the_validation_layer_is_heard(machine: Machine, validated: bool, messages: list[str]) -> None:
+    """Every other test here counts on it: a message fails them."""
+    if not validated:
+        pytest.skip("no validation layer here (apt install vulkan-validationlayers)")
+    vulkan = machine.vulkan
+    with machine.open() as device:
+        made = vulkan.ffi.new("VkFence *")
+        info = vulkan.new("VkFenceCreateInfo", flags=0xF0)
+        device.check(device.functions.vkCreateFence(device.handle, info, vulkan.NULL, made), "making a fence")
+        device.functions.vkDestroyFence(device.handle, made[0], vulkan.NULL)
+    assert "VkFenceCreateInfo" in messages[0]
+    messages.clear()
