@@ -54,9 +54,10 @@ def test_the_wheel_installs_only_our_import_names(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as content:
         top = {name.split("/")[0] for name in content.namelist()}
         names = content.namelist()
-    expected = {"hetero", "hetero_cpu", "hetero_kernels", "hetero_rknn", "hetero_xrt"}
+    expected = {"hetero", "hetero_cpu", "hetero_kernels", "hetero_rknn", "hetero_vulkan", "hetero_xrt"}
     assert {name for name in top if not name.endswith(".dist-info")} == expected
     assert "hetero/py.typed" in names
+    assert "hetero_kernels/vulkan/add.spv" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

@@ -1,0 +1,67 @@
+"""Devices that must end without a message of the validation layer and without a handle that is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hetero.errors import BackendError
+from hetero_vulkan.api import Vulkan
+from hetero_vulkan.device import VulkanDevice
+from hetero_vulkan.instance import VALIDATION, Instance
+from tests.vulkan.machine import Faults, Machine
+
+
+@pytest.fixture(scope="session")
+def validated() -> bool:
+    """Whether the validation layer is here; skips where Vulkan or a driver is not."""
+    try:
+        instance = Instance(Vulkan())
+    except BackendError as error:
+        pytest.skip(f"no Vulkan here: {error.problem}")
+    there = bool(instance.physical_devices())
+    vulkan = instance.vulkan
+    layers = vulkan.enumerate(
+        "VkLayerProperties",
+        lambda count, found: vulkan.functions.vkEnumerateInstanceLayerProperties(count, found),
+        "asking for layers",
+    )
+    instance.close()
+    if not there:
+        pytest.skip("no Vulkan driver here (apt install mesa-vulkan-drivers)")
+    return VALIDATION in {vulkan.text(layer.layerName) for layer in layers}
+
+
+@pytest.fixture
+def messages() -> list[str]:
+    """What the validation layer said."""
+    return []
+
+
+@pytest.fixture
+def faults() -> Faults:
+    """What goes wrong in this test."""
+    return Faults()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, validated: bool, messages: list[str], faults: Faults) -> Iterator[Machine]:
+    """Vulkan; when the test ends nothing of it may be left."""
+    machine = Machine(tmp_path, messages.append if validated else None, faults)
+    yield machine
+    faults.heal()
+    machine.instance.close()
+    assert dict(machine.vulkan.live) == {}
+    assert messages == []
+
+
+@pytest.fixture
+def device(machine: Machine) -> Iterator[VulkanDevice]:
+    """The device, opened."""
+    with machine.open() as device:
+        yield device
+
+
+MakeDevice = Callable[..., VulkanDevice]

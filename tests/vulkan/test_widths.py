@@ -1,0 +1,54 @@
+"""The same answers at every size of a subgroup that lavapipe can have: 4, 8 and 16, as on Intel's, Arm's and others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hetero_vulkan.choosing import VARIABLE
+from tests.vulkan.machine import Machine
+
+ROOT = Path(__file__).parents[2]
+PATHS = os.pathsep.join([str(ROOT), str(ROOT / "backends"), str(ROOT / "kernels")])
+
+
+@pytest.mark.parametrize(("width", "subgroup"), [(128, 4), (256, 8), (512, 16)])
+def test_shaders_and_commands_pass_at_every_subgroup_size(machine: Machine, width: int, subgroup: int) -> None:
+    if machine.choice.physical.driver != "llvmpipe":
+        pytest.skip(f"{machine.choice.physical.name} is not lavapipe")
+    environment = {**os.environ, "LP_NATIVE_VECTOR_WIDTH": str(width), VARIABLE: "llvmpipe", "PYTHONPATH": PATHS}
+    code = (
+        "from hetero_vulkan.opening import open_device\n"
+        "device = open_device('llvmpipe')\n"
+        "print(device.physical.subgroup)\n"
+        "device.close()"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert int(told.stdout) == subgroup
+    folder = Path(__file__).parent
+    done = subprocess.run(
+        [
+            sys.executable,
+            *(
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+            ),
+            *map(str, (folder / "test_kernels.py", folder / "test_commands.py")),
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
