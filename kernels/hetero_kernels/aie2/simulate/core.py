@@ -100,9 +100,10 @@ def call_kernel(
                 f"{where} is declared {text_of(kind)}, and {handle.name} gives {text_of(handle.fifo.obj_type)}",
                 fix="check the order of arguments, or give both one type",
             )
-        if role == "in" and handle.producer or role == "out" and not handle.producer:
+        if (role == "in" and handle.producer) or (role == "out" and not handle.producer):
             raise WrongAnswer(
-                f"{where} is an {role}put, and the core holds {handle.name} to {'write' if handle.producer else 'read'}",
+                f"{where} is an {role}put, and the core holds {handle.name} to "
+                + ("write" if handle.producer else "read"),
                 fix="check the order of arguments",
             )
         given.append(argument.memory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,8 @@ class Outcome:
     Attributes:
         cycles: Modelled, from the first transfer to the last wait.
         calls: How often each core's function ran, over all cores.
-        columns: For each output FIFO of a shim the modelled cycles at which its column first got data and last gave some.
+        columns: For each output FIFO of a shim the modelled cycles at which its column first got data and last gave
+            some.
     """
 
     cycles: float
@@ -49,7 +51,7 @@ class Outcome:
     def one_after_the_other(self) -> bool:
         """No two columns worked at the same time, although there are several."""
         spans = sorted(self.columns)
-        return len(spans) > 1 and all(end <= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+        return len(spans) > 1 and all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
 
 
 def run(
@@ -123,7 +125,7 @@ class _Array:
         self.channels: dict[int, Channel] = {}
         self.handles = [h for worker in program.workers for h in worker.handles] + program.runtime.handles
         self._ports: dict[int, tuple[Pool, int]] = {}
-        for fifo in _fifos(self.handles):
+        for fifo in all_fifos(program):
             self._connect(fifo)
 
     def add_core(
@@ -295,9 +297,10 @@ class _OnCore:
         self._called()
 
 
-def _fifos(handles: Sequence[Handle]) -> list[ObjectFifo]:
-    """All FIFOs that these handles lead to, through links."""
+def all_fifos(program: Program) -> list[ObjectFifo]:
+    """All FIFOs of a design: those of its cores and of its sequence, and what links lead to."""
     found: list[ObjectFifo] = []
+    handles = [h for worker in program.workers for h in worker.handles] + program.runtime.handles
     waiting = [handle.fifo for handle in handles]
     while waiting:
         fifo = waiting.pop(0)
