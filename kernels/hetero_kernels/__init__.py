@@ -15,6 +15,7 @@ and `rt.load("attention_i8_64x64")` finds the kernels through the hooks below.
 from __future__ import annotations
 
 import difflib
+from typing import TYPE_CHECKING
 
 from hetero.errors import ProgramNotFound
 from hetero.plugins import hookimpl
@@ -25,7 +26,10 @@ from hetero_kernels.kernel import Kernel
 from hetero_kernels.layernorm_i8_256.spec import LAYERNORM_I8_256
 from hetero_kernels.matmul_i8_64x64.spec import MATMUL_I8_64X64
 
-__all__ = ["Kernel", "get", "hetero_program", "hetero_program_names", "names"]
+if TYPE_CHECKING:
+    from hetero.kernel_tools import KernelTools
+
+__all__ = ["Kernel", "get", "hetero_kernel_tools", "hetero_program", "hetero_program_names", "names"]
 
 _KERNELS = {kernel.name: kernel for kernel in (ATTENTION_I8_64X64, GELU_I8, LAYERNORM_I8_256, MATMUL_I8_64X64)}
 
@@ -62,3 +66,11 @@ def hetero_program(name: str) -> Program | None:
 def hetero_program_names() -> tuple[str, ...]:
     """The kernels' names."""
     return names()
+
+
+@hookimpl
+def hetero_kernel_tools() -> KernelTools:
+    """What checks the kernels' sources for AMD's NPU, and builds them."""
+    from hetero_kernels.aie2.tools import Aie2Tools
+
+    return Aie2Tools()

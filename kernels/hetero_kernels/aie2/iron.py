@@ -16,7 +16,7 @@ MLIR_AIE = "1.4.4"
 """The version of mlir-aie that the names below are those of."""
 
 INSTALL = (
-    f"python -m pip install 'mlir_aie=={MLIR_AIE}' llvm-aie "
+    "python -m pip install mlir_aie llvm-aie "
     f"-f https://github.com/Xilinx/mlir-aie/releases/expanded_assets/v{MLIR_AIE} "
     "-f https://github.com/Xilinx/llvm-aie/releases/expanded_assets/nightly"
 )
