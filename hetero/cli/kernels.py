@@ -78,14 +78,19 @@ def verify(
     names: tuple[str, ...],
     compiler: str | None,
     rungs: tuple[int, ...],
+    columns: int | None,
+    rows: int | None,
+    tiles_per_core: int | None,
+    layout: str | None,
+    stack: int | None,
     as_json: bool,
-    **size: Any,
 ) -> None:
     """Check kernels, by default all that have a source: budgets, C++ against the reference, the design.
 
     The first three checks run anywhere with a C++ compiler, the others need the NPU maker's tools. Nothing is run on an
     NPU. Exit code 1 when a check fails, 3 when one that was asked for by --rung cannot run here.
     """
+    size = Size(columns, rows, tiles_per_core, layout, stack)
     results: dict[str, list[Rung]] = {}
     every = _all_tools()
     asked = names or [entry.name for tools in every for entry in tools.kernels([]) if entry.source]
@@ -95,7 +100,7 @@ def verify(
             chosen = list(rungs) or [number for number, _ in tools.rungs]
             bar.begin(name)
             results[name] = []
-            for rung in tools.verify(name, chosen, compiler or tools.compilers[0], Size(**size)):
+            for rung in tools.verify(name, chosen, compiler or tools.compilers[0], size):
                 results[name].append(rung)
                 bar.update(len(results[name]), len(chosen), rung.title)
     if as_json:
@@ -121,14 +126,23 @@ def verify(
 )
 @_size_options
 @runtime.json_option
-def build(name: str, folder: Path, as_json: bool, **size: Any) -> None:
+def build(
+    name: str,
+    folder: Path,
+    columns: int | None,
+    rows: int | None,
+    tiles_per_core: int | None,
+    layout: str | None,
+    stack: int | None,
+    as_json: bool,
+) -> None:
     """Build a kernel for the NPU: the xclbin, its instructions, and the kernel.toml that describes them.
 
     \b
         hetero kernels build attention_i8_64x64 -o kernels/attention_i8_64x64
         HETERO_XRT_KERNELS=kernels hetero run attention_i8_64x64 ...
     """  # noqa: D301
-    files = _tools_of(name, _all_tools()).build(name, folder, Size(**size))
+    files = _tools_of(name, _all_tools()).build(name, folder, Size(columns, rows, tiles_per_core, layout, stack))
     if as_json:
         echo_json({"kernel": name, "folder": folder, "files": [file.name for file in files]})
         return

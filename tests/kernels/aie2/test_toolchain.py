@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ class Program(design.Program):
 
 
 @pytest.fixture
-def amd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def amd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package `aie` and tools that take what the real ones take, and give a stand-in xclbin."""
     root = tmp_path / "amd"
     for place, text in {
@@ -137,7 +138,7 @@ def test_a_missing_tool_is_named(amd: Path, tmp_path: Path) -> None:
     (amd / "aie" / "utils" / "config.py").write_text(
         CONFIG.replace('return str(here / "clang++")', "raise RuntimeError")
     )
-    with pytest.raises(Unavailable, match=r"this machine has no Peano \(llvm-aie\)$") as missing:
+    with pytest.raises(Unavailable, match=r"this machine has no Peano \(llvm-aie\)\n") as missing:
         toolchain.build(ATTENTION, Geometry(2, 2, 2), tmp_path / "kernel")
     assert "pip install mlir_aie llvm-aie" in missing.value.fix
     assert not (tmp_path / "kernel").exists()
@@ -149,7 +150,6 @@ def test_another_version_of_iron_is_told(amd: Path) -> None:
         toolchain.generate(ATTENTION, Geometry())
 
 
-@pytest.mark.skipif("aie" in sys.modules, reason="mlir-aie is installed here")
 def test_without_the_tools_nothing_is_written_and_the_fix_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
