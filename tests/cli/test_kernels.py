@@ -106,8 +106,8 @@ def test_a_check_that_fails_is_told_and_ends_with_1(line: Line) -> None:
     result = line("kernels", "verify", "attention_i8_64x64", "--rung", 1, "--stack", 1024)
     assert result.exit_code == 1
     assert "failed" in result.stdout
-    assert "stack has 1,024 bytes, and attention_i8_64x64 takes 5,120" in result.stdout
-    assert "fix: take a stack of 5,120 bytes or more" in result.stdout
+    assert "stack has 1,024 bytes, and attention_i8_64x64 takes 6,144" in result.stdout
+    assert "fix: take a stack of 6,144 bytes or more" in result.stdout
 
 
 def test_what_was_asked_for_and_is_not_here_ends_with_3(line: Line) -> None:

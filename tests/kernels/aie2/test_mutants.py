@@ -90,9 +90,9 @@ def test_waiting_in_turn_takes_as_many_times_longer_as_there_are_columns(librari
 
 
 def test_a_stack_of_one_kilobyte() -> None:
-    with pytest.raises(CompileError, match=r"stack has 1,024 bytes, and attention_i8_64x64 takes 5,120") as refused:
+    with pytest.raises(CompileError, match=r"stack has 1,024 bytes, and attention_i8_64x64 takes 6,144") as refused:
         checks.fits(ATTENTION, Geometry(stack=1024))
-    assert "5,120" in refused.value.fix
+    assert "6,144" in refused.value.fix
 
 
 def interleaved(self: ColumnMap, geometry: Geometry) -> tuple[HostArgument, ...]:

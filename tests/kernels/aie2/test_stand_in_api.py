@@ -84,12 +84,13 @@ def examples(dtype: str, count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[
 def test_leaving_an_accumulator_shifts_rounds_and_saturates(
     rounding: str, saturation: str, target: str, libraries: Path
 ) -> None:
+    accumulator = "acc64" if target == "int32" else "acc32"
     body = f"""
     const auto modes = aie::load_unaligned_v<16>(settings);
     aie::set_rounding(aie::rounding_mode(modes.get(0)));
     aie::set_saturation(aie::saturation_mode(modes.get(1)));
     for (unsigned i = 0; i < 256; i += 32) {{
-        aie::accum<acc32, 32> a(aie::load_v<32>(x + i));
+        aie::accum<{accumulator}, 32> a(aie::load_v<32>(x + i));
         aie::store_v(by0 + i, a.to_vector<{c_type(target)}>(0));
         aie::store_v(by3 + i, a.to_vector<{c_type(target)}>(3));
         aie::store_v(by20 + i, a.to_vector<{c_type(target)}>(20));
@@ -113,13 +114,16 @@ def test_every_shape_of_mmul_is_the_matrix_product_modulo_the_accumulator(
 ) -> None:
     bits_a, bits_b, accumulator, m, k, n = shape
     a_type, b_type = f"int{bits_a}", f"int{bits_b}"
+    # From 32 bits to 32 an accumulator does not shift.
+    last = "aie::downshift(wide.to_vector<int32_t>(), 9)" if accumulator == 32 else "wide.to_vector<int32_t>(9)"
     body = f"""
     using Product = aie::mmul<{m}, {k}, {n}, {c_type(a_type)}, {c_type(b_type)}, acc{accumulator}>;
     Product sum;
     for (unsigned i = 0; i < 3; ++i)
         sum.mac(aie::load_unaligned_v<{m * k}>(a + i * {m * k}), aie::load_unaligned_v<{k * n}>(b + i * {k * n}));
-    aie::store_unaligned_v(low, sum.to_vector<int32_t>(0));
-    aie::store_unaligned_v(high, sum.to_vector<int32_t>(9));"""
+    const auto wide = sum.to_accum();
+    aie::store_unaligned_v(low, wide.to_vector<int32_t>());
+    aie::store_unaligned_v(high, {last});"""
     buffers = (
         Buffer("a", a_type, (3, m, k), "in"),
         Buffer("b", b_type, (3, k, n), "in"),
@@ -255,14 +259,15 @@ def test_products_in_accumulators_and_reductions(libraries: Path) -> None:
     sum = aie::msc(sum, b, b);
     sum = aie::add(sum, aie::negmul(a, a));
     aie::store_v(out, sum.to_vector<int32_t>());
-    auto wide = aie::mul<acc64>(a.unpack(), b.unpack());
+    auto widened = [](const auto &v) { return aie::accum<acc32, 32>(v).template to_vector<int32_t>(); };
+    auto wide = aie::mul<acc64>(widened(a), widened(b));
     wide = aie::mac(wide, aie::broadcast<int32_t, 32>(1 << 20), aie::broadcast<int32_t, 32>(1 << 20));
     aie::store_v(out + 32, wide.to_vector<int32_t>(12));
     auto reduced = aie::zeros<int32_t, 32>();
     reduced.set(aie::reduce_add(a), 0);
     reduced.set(aie::reduce_max(a), 1);
     reduced.set(aie::reduce_min(b), 2);
-    reduced.set(aie::reduce_add(a.unpack()), 3);
+    reduced.set(aie::reduce_add(widened(a)), 3);
     aie::store_v(out + 64, reduced);"""
     buffers = (
         Buffer("x", "int16", (32,), "in"),
@@ -355,6 +360,12 @@ def test_a_parallel_lookup_reads_the_table_with_bias_and_step(libraries: Path) -
         ("misaligned", "aie::store_v(out, aie::load_v<32>(x + 1));", "not aligned"),
         ("lane", "auto v = aie::load_v<32>(x); out[0] = v.get(32 + (x[0] & 0));", "lane out of range"),
         ("lut", lookup_body("ab[8] = 1;"), "copies of an entry differ"),
+        (
+            "shift_out",
+            "aie::accum<acc32, 16> a(aie::load_v<16>(reinterpret_cast<const int32_t *>(x) - 8 * 0)); "
+            "out[0] = int8_t(a.to_vector<int32_t>(1).get(0));",
+            "AIE2 ignores a shift",
+        ),
         ("past", "for (int i = 0; i < 65; ++i) out[i] = x[0];", "outside of its buffer 'out'"),
         ("before", "out[-1] = x[0];", "outside of its buffer 'out'"),
         ("input", "const_cast<int8_t *>(x)[3] = int8_t(x[3] + 1); out[0] = 0;", "into its input 'x'"),
