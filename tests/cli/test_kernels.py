@@ -115,6 +115,13 @@ def test_what_was_asked_for_and_is_not_here_ends_with_3(line: Line) -> None:
     assert document["kernels"]["gelu_i8"][0]["state"] == "not here"
 
 
+def test_without_a_compiler_the_cpp_is_not_checked(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    rungs = line.json("kernels", "verify", "gelu_i8")["kernels"]["gelu_i8"]
+    assert [rung["state"] for rung in rungs] == ["passed", *["not here"] * 5]
+    assert rungs[1]["fix"] == "apt install g++"
+
+
 @pytest.mark.parametrize(
     ("states", "arguments", "code"),
     [

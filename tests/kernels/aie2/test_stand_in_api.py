@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hetero.errors import CompileError, InputError, WrongAnswer
+from hetero.errors import CompileError, InputError, OptionError, Unavailable, WrongAnswer
 from hetero_kernels.aie2.function import Buffer, CoreFunction
-from hetero_kernels.aie2.host import build
+from hetero_kernels.aie2.host import build, compiler
 from tests.kernels.aie2.probe import ROUNDING, SATURATION, c_type, probe
 
 # (element bits of A, of B, accumulator bits, M, K, N): detail/aie2/mmul_*.hpp of the public headers.
@@ -431,3 +431,21 @@ def test_arrays_that_do_not_fit_are_refused(libraries: Path) -> None:
         kernel(np.zeros(31, np.int8), good)
     with pytest.raises(InputError, match=r"takes 2 buffers \(x, out\), got 1"):
         kernel(good)
+
+
+def test_without_a_compiler_the_fix_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    function = CoreFunction("f", tmp_path / "f.cc", (), 0)
+    for name, fix in (("g++", "apt install g"), ("clang", "hetero.simulator")):
+        with pytest.raises(Unavailable, match=r"cannot be compiled for this machine.*installed") as missing:
+            build(function, name, tmp_path)
+        assert fix.split(".")[0] in missing.value.fix
+    with pytest.raises(OptionError, match="there is no compiler 'tcc'"):
+        build(function, "tcc", tmp_path)
+
+
+def test_the_package_ziglang_stands_in_for_clang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if name == "ziglang" else None)
+    assert compiler("clang")[1:] == ["-m", "ziglang", "c++"]
