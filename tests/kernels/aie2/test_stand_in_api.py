@@ -12,7 +12,7 @@ import pytest
 
 from hetero.errors import CompileError, InputError, OptionError, Unavailable, WrongAnswer
 from hetero_kernels.aie2.function import Buffer, CoreFunction
-from hetero_kernels.aie2.host import build, compiler
+from hetero_kernels.aie2.host import HostKernel, build, compiler
 from tests.kernels.aie2.probe import ROUNDING, SATURATION, c_type, probe
 
 # (element bits of A, of B, accumulator bits, M, K, N): detail/aie2/mmul_*.hpp of the public headers.
@@ -108,43 +108,56 @@ def test_leaving_an_accumulator_shifts_rounds_and_saturates(
         assert answer.tolist() == wanted, f"shift {shift}"
 
 
+def products(libraries: Path, types: tuple[int, int, int]) -> HostKernel:
+    """All shapes of these element and accumulator sizes in one function, which is told which one to take."""
+    bits_a, bits_b, accumulator = types
+    a_type, b_type = f"int{bits_a}", f"int{bits_b}"
+    # From 32 bits to 32 an accumulator does not shift.
+    last = "aie::downshift(sum.to_vector<int32_t>(), 9)" if accumulator == 32 else "sum.to_vector<int32_t>(9)"
+    cases = [
+        f"""
+    case {SHAPES.index((*types, m, k, n))}: {{
+        aie::mmul<{m}, {k}, {n}, {c_type(a_type)}, {c_type(b_type)}, acc{accumulator}> sum;
+        for (unsigned i = 0; i < 3; ++i)
+            sum.mac(aie::load_unaligned_v<{m * k}>(a + i * {m * k}), aie::load_unaligned_v<{k * n}>(b + i * {k * n}));
+        aie::store_unaligned_v(low, sum.to_vector<int32_t>());
+        aie::store_unaligned_v(high, {last});
+        break;
+    }}"""
+        for *kind, m, k, n in SHAPES
+        if tuple(kind) == types
+    ]
+    buffers = (
+        Buffer("which", "int32", (1,), "in"),
+        Buffer("a", a_type, (3 * 128,), "in"),
+        Buffer("b", b_type, (3 * 256,), "in"),
+        Buffer("low", "int32", (64,), "inout"),
+        Buffer("high", "int32", (64,), "inout"),
+    )
+    body = f"switch (which[0]) {{{''.join(cases)}\n}}"
+    return probe(libraries, "g++", "mmul_" + "_".join(map(str, types)), body, *buffers)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
 def test_every_shape_of_mmul_is_the_matrix_product_modulo_the_accumulator(
     shape: tuple[int, int, int, int, int, int], libraries: Path
 ) -> None:
     bits_a, bits_b, accumulator, m, k, n = shape
-    a_type, b_type = f"int{bits_a}", f"int{bits_b}"
-    # From 32 bits to 32 an accumulator does not shift.
-    last = "aie::downshift(wide.to_vector<int32_t>(), 9)" if accumulator == 32 else "wide.to_vector<int32_t>(9)"
-    body = f"""
-    using Product = aie::mmul<{m}, {k}, {n}, {c_type(a_type)}, {c_type(b_type)}, acc{accumulator}>;
-    Product sum;
-    for (unsigned i = 0; i < 3; ++i)
-        sum.mac(aie::load_unaligned_v<{m * k}>(a + i * {m * k}), aie::load_unaligned_v<{k * n}>(b + i * {k * n}));
-    const auto wide = sum.to_accum();
-    aie::store_unaligned_v(low, wide.to_vector<int32_t>());
-    aie::store_unaligned_v(high, {last});"""
-    buffers = (
-        Buffer("a", a_type, (3, m, k), "in"),
-        Buffer("b", b_type, (3, k, n), "in"),
-        Buffer("low", "int32", (m, n), "out"),
-        Buffer("high", "int32", (m, n), "out"),
-    )
-    kernel = probe(libraries, "g++", "mmul_" + "_".join(map(str, shape)), body, *buffers)
+    kernel = products(libraries, (bits_a, bits_b, accumulator))
     rng = np.random.default_rng(1)
     for extreme in (False, True):
-        a, b = (
-            np.full(buffer.shape, np.iinfo(buffer.dtype).min, buffer.dtype)
-            if extreme
-            else rng.integers(np.iinfo(buffer.dtype).min, np.iinfo(buffer.dtype).max, buffer.shape, buffer.dtype, True)
-            for buffer in buffers[:2]
-        )
-        low, high = np.zeros((m, n), np.int32), np.zeros((m, n), np.int32)
-        kernel(a, b, low, high)
-        total = np.einsum("imk,ikn->mn", a.astype(object), b.astype(object))
-        held = np.vectorize(lambda value: wrap(int(value), f"int{accumulator}"), otypes=[object])(total)
-        assert low.tolist() == [[wrap(int(value), "int32") for value in row] for row in held]
-        assert high.tolist() == [[wrap(int(value) >> 9, "int32") for value in row] for row in held]
+        flat = []
+        for buffer in kernel.function.buffers[1:3]:
+            info = np.iinfo(buffer.dtype)
+            values = rng.integers(info.min, info.max, buffer.elements, buffer.dtype, endpoint=True)
+            flat.append(np.full_like(values, info.min) if extreme else values)
+        low, high = np.zeros(64, np.int32), np.zeros(64, np.int32)
+        kernel(np.array([SHAPES.index(shape)], np.int32), *flat, low, high)
+        a = flat[0][: 3 * m * k].reshape(3, m, k).astype(object)
+        b = flat[1][: 3 * k * n].reshape(3, k, n).astype(object)
+        held = [wrap(int(value), f"int{accumulator}") for value in np.einsum("imk,ikn->mn", a, b).reshape(-1)]
+        assert low[: m * n].tolist() == [wrap(value, "int32") for value in held]
+        assert high[: m * n].tolist() == [wrap(value >> 9, "int32") for value in held]
 
 
 def test_a_shape_that_the_cores_do_not_have_does_not_compile(libraries: Path) -> None:
