@@ -23,6 +23,7 @@ _COMMANDS = (
     "transcribe",
     "trace",
     "compile",
+    "kernels",
     "models",
     "cache",
     "plugins",
@@ -107,6 +108,7 @@ def cli(ctx: click.Context, verbose: int) -> None:
         hetero trace model.onnx -o trace.json     a timeline of what ran where
         hetero transcribe talk.mp3 -f srt         speech to text
         hetero compile model.onnx --target rk3588 a bundle for an NPU
+        hetero kernels verify                     are the NPU kernels' sources right?
     """  # noqa: D301
     _log_to_stderr(verbose)
     for stream in (sys.stdout, sys.stderr):

@@ -31,6 +31,7 @@ COMMANDS = (
     "transcribe",
     "trace",
     "compile",
+    "kernels",
     "models",
     "cache",
     "plugins",
