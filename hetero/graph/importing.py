@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,13 +54,13 @@ class OnnxNode:
             if name not in known:
                 raise self.refused(f"the attribute {name}={value!r} is not known")
 
-    def single(self, unused: Collection[str] = ()) -> None:
-        """Refuse outputs behind the first.
+    def single(self) -> None:
+        """Refuse outputs behind the first that something takes.
 
         Raises:
             Unsupported: There is one.
         """
-        extra = [name for name in self.outputs[1:] if name and name not in unused]
+        extra = [name for name in self.outputs[1:] if name]
         if extra:
             raise self.refused(f"the output {extra[0]!r} behind the first is not supported")
 

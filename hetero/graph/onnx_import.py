@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ def import_onnx(
     inputs = _inputs(graph, sizes or {}, importing.bound)
     importing.types |= inputs
     _initializers(graph, importing)
-    _run(graph.node, importing)
+    _run(graph.node, importing, _used(graph))
     names = [output.name for output in graph.output]
     for name in names:
         importing.deliver(name)
@@ -166,11 +166,22 @@ def _initializers(graph: onnx.GraphProto, importing: Importing) -> None:
         importing.define(tensor.name, array_of(tensor, f"the weight {tensor.name!r}"))
 
 
-def _run(nodes: Iterable[onnx.NodeProto], importing: Importing) -> None:
+def _used(graph: onnx.GraphProto) -> set[str]:
+    """The names of values that something takes, in the graph and in its subgraphs."""
+    names = {output.name for output in graph.output}
+    for node in graph.node:
+        names.update(node.input)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                names |= _used(attribute.g)
+    return names
+
+
+def _run(nodes: Iterable[onnx.NodeProto], importing: Importing, used: Collection[str]) -> None:
     for proto in nodes:
-        node = _node(proto)
+        node = _node(proto, used)
         if node.op == "If" and not node.domain:
-            _branch(proto, node, importing)
+            _branch(node, importing, used)
             continue
         try:
             rule_of(node)(importing, node)
@@ -181,14 +192,15 @@ def _run(nodes: Iterable[onnx.NodeProto], importing: Importing) -> None:
             raise ProgramInvalid(f"{node.op} {node.name!r} is not valid: {error}") from error
 
 
-def _node(proto: onnx.NodeProto) -> OnnxNode:
+def _node(proto: onnx.NodeProto, used: Collection[str]) -> OnnxNode:
     domain = "" if proto.domain == "ai.onnx" else proto.domain
     name = proto.name or next(iter(proto.output), "")
     return OnnxNode(
         proto.op_type,
         domain,
         tuple(proto.input),
-        tuple(proto.output),
+        # Exporters name outputs that nobody takes; only the first one counts as wanted anyway.
+        tuple(output if place == 0 or output in used else "" for place, output in enumerate(proto.output)),
         {entry.name: _attribute(entry, f"{proto.op_type} {name!r}") for entry in proto.attribute},
         name,
     )
@@ -207,10 +219,11 @@ def _attribute(entry: onnx.AttributeProto, where: str) -> Any:
     return list(value) if entry.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS) else value
 
 
-def _branch(proto: onnx.NodeProto, node: OnnxNode, importing: Importing) -> None:
+def _branch(node: OnnxNode, importing: Importing, used: Collection[str]) -> None:
     condition = importing.needed(node, 0, "the condition")
     taken = node.attributes["then_branch" if condition.reshape(-1)[0] else "else_branch"]
     _initializers(taken, importing)
-    _run(taken.node, importing)
+    _run(taken.node, importing, used)
     for outer, inner in zip(node.outputs, taken.output, strict=True):
-        importing.alias(inner.name, outer)
+        if outer:
+            importing.alias(inner.name, outer)
