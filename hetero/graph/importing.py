@@ -44,6 +44,16 @@ class OnnxNode:
         """An attribute, or what it is by default."""
         return self.attributes.get(attribute, default)
 
+    def must(self, attribute: str) -> Any:
+        """An attribute that has no default.
+
+        Raises:
+            ProgramInvalid: It is missing.
+        """
+        if attribute not in self.attributes:
+            raise ProgramInvalid(f"{self.op} {self.name!r} lacks the attribute {attribute}")
+        return self.attributes[attribute]
+
     def only(self, *known: str) -> None:
         """Refuse attributes that are not among these.
 

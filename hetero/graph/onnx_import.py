@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hetero.errors import HeteroError, OptionError, ProgramInvalid, Unsupported
 from hetero.graph.elements import array_of, dtype_of
 from hetero.graph.importing import Importing, OnnxNode
@@ -119,13 +121,15 @@ def _inputs(
         raise OptionError(f"the model has no input {surplus[0]!r}", fix=f"inputs: {', '.join(sorted(names))}")
     types = {}
     for value in values:
-        if value.name in bound:
-            types[value.name] = ValueType.of(bound[value.name])
-            continue
         if value.type.WhichOneof("value") != "tensor_type":
             raise Unsupported(f"the input {value.name!r} is no tensor")
         dtype = dtype_of(value.type.tensor_type.elem_type, f"the input {value.name!r}")
-        types[value.name] = ValueType(dtype, _shape(value, sizes))
+        if value.name not in bound:
+            types[value.name] = ValueType(dtype, _shape(value, sizes))
+            continue
+        types[value.name] = ValueType.of(np.asarray(bound[value.name]))
+        if types[value.name].dtype != dtype:
+            raise OptionError(f"the value of {value.name!r} is {types[value.name]}, expected {dtype}")
     return types
 
 
@@ -221,7 +225,7 @@ def _attribute(entry: onnx.AttributeProto, where: str) -> Any:
 
 def _branch(node: OnnxNode, importing: Importing, used: Collection[str]) -> None:
     condition = importing.needed(node, 0, "the condition")
-    taken = node.attributes["then_branch" if condition.reshape(-1)[0] else "else_branch"]
+    taken = node.must("then_branch" if condition.reshape(-1)[0] else "else_branch")
     _initializers(taken, importing)
     _run(taken.node, importing, used)
     for outer, inner in zip(node.outputs, taken.output, strict=True):

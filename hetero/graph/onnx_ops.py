@@ -48,7 +48,7 @@ def _same(importing: Importing, node: OnnxNode) -> None:
 
 def _concat(importing: Importing, node: OnnxNode) -> None:
     node.only("axis")
-    axis = node.attributes["axis"] % importing.type_of(node).rank
+    axis = node.must("axis") % importing.type_of(node).rank
     importing.emit(node, "Concat", importing.inputs(node), node.outputs[0], axis=axis)
 
 
@@ -78,7 +78,7 @@ def _cast(importing: Importing, node: OnnxNode) -> None:
     if node.op == "CastLike":
         dtype = importing.type_of(node, 1).dtype
     else:
-        dtype = dtype_of(node.attributes["to"], f"the target of {node.name!r}")
+        dtype = dtype_of(node.must("to"), f"the target of {node.name!r}")
     if importing.type_of(node).dtype == dtype:
         _alias(importing, node)
     else:

@@ -195,7 +195,7 @@ def _range(importing: Importing, node: OnnxNode) -> None:
 def _depth_to_space(importing: Importing, node: OnnxNode) -> None:
     node.only("blocksize", "mode")
     n, c, h, w = importing.type_of(node).shape
-    b = node.attributes["blocksize"]
+    b = node.must("blocksize")
     if node.get("mode", "DCR") == "DCR":
         apart, perm = (n, b, b, c // (b * b), h, w), (0, 3, 4, 1, 5, 2)
     else:
@@ -210,7 +210,7 @@ def _space_to_depth(importing: Importing, node: OnnxNode) -> None:
     if node.get("mode", "DCR") != "DCR":
         raise node.refused(f"the mode {node.get('mode', '')} is not supported")
     n, c, h, w = importing.type_of(node).shape
-    b = node.attributes["blocksize"]
+    b = node.must("blocksize")
     x = importing.emit(node, "Reshape", importing.inputs(node), shape=(n, c, h // b, b, w // b, b))
     x = importing.emit(node, "Transpose", (x,), perm=(0, 3, 5, 1, 2, 4))
     importing.emit(node, "Reshape", (x,), node.outputs[0], shape=(n, c * b * b, h // b, w // b))

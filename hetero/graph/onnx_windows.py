@@ -43,7 +43,7 @@ def _conv(importing: Importing, node: OnnxNode) -> None:
 
 def _pool(importing: Importing, node: OnnxNode) -> None:
     node.single()
-    kernel = tuple(node.attributes["kernel_shape"])
+    kernel = tuple(node.must("kernel_shape"))
     more = {"ceil_mode": node.get("ceil_mode", 0)}
     if node.op == "AveragePool":
         node.only(*_WINDOW, "ceil_mode", "count_include_pad")

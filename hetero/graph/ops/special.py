@@ -32,10 +32,10 @@ def erf(x: NDArray[Any]) -> NDArray[Any]:
     for start in range(0, flat.size, _BLOCK):
         block = flat[start : start + _BLOCK]
         size = np.minimum(np.abs(block), _ERF_ENDS)
-        near = block + block * _polynomial(_NEAR, block * block)
+        inner = np.clip(block, -_ERF_SPLIT, _ERF_SPLIT)
+        near = inner + inner * _polynomial(_NEAR, inner * inner)
         far = np.copysign(1 - np.exp(size * _polynomial(_FAR, size) - size), block)
         result[start : start + _BLOCK] = np.where(np.abs(block) > _ERF_SPLIT, far, near)
-    result[np.isnan(flat)] = np.nan
     return result.reshape(x.shape).astype(x.dtype, copy=False)
 
 
