@@ -166,7 +166,9 @@ class Graph:
         if missing:
             raise ProgramInvalid(f"graph {self.name!r}: the output {missing[0]!r} is not there")
         if defined != set(self.types):
-            raise ProgramInvalid(f"graph {self.name!r}: types of values that are not there: {set(self.types) - defined}")
+            raise ProgramInvalid(
+                f"graph {self.name!r}: types of values that are not there: {set(self.types) - defined}"
+            )
 
     def __str__(self) -> str:
         lines = [f"graph {self.name}"]
@@ -196,4 +198,3 @@ def scalar_of(graph: Graph, value: str) -> float | None:
     """The number that a value is, where it is a known one of one element."""
     array = constant_of(graph, value)
     return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
-

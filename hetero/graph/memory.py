@@ -83,9 +83,7 @@ class Arena:
     separate: int
 
 
-def plan_arena(
-    graph: Graph, alignment: int = 256, *, views: Collection[str] = VIEWS, ends: bool = False
-) -> Arena:
+def plan_arena(graph: Graph, alignment: int = 256, *, views: Collection[str] = VIEWS, ends: bool = False) -> Arena:
     """An arena for the graph's values in which no two overlap that are needed at one step.
 
     The largest value is placed first, each into the smallest gap that holds it and else at the end: greedy by size with

@@ -141,7 +141,9 @@ def _shape(value: onnx.ValueInfoProto, sizes: Mapping[str, int | Sequence[int]])
         shape = tuple(int(size) for size in whole)
         fits = not declared.HasField("shape") or (
             len(shape) == len(dims)
-            and all(not dim.HasField("dim_value") or dim.dim_value == size for dim, size in zip(dims, shape, strict=True))
+            and all(
+                not dim.HasField("dim_value") or dim.dim_value == size for dim, size in zip(dims, shape, strict=True)
+            )
         )
         if not fits or any(size < 0 for size in shape):
             wanted = shape_text(dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else None) for dim in dims)

@@ -49,7 +49,9 @@ def _squeeze(importing: Importing, node: OnnxNode) -> None:
     node.only("axes")
     shape = importing.type_of(node).shape
     axes = _numbers(importing, node, 1, "axes")
-    gone = {axis % len(shape) for axis in axes} if axes is not None else {i for i, size in enumerate(shape) if size == 1}
+    gone = (
+        {axis % len(shape) for axis in axes} if axes is not None else {i for i, size in enumerate(shape) if size == 1}
+    )
     if any(shape[axis] != 1 for axis in gone):
         raise ValueError(f"axes {axes} of {list(shape)} are not all 1")
     _to_shape(importing, node, tuple(size for axis, size in enumerate(shape) if axis not in gone))
@@ -161,9 +163,7 @@ def _pad(importing: Importing, node: OnnxNode) -> None:
         whole[axis], whole[axis + x.rank] = pads[place], pads[place + len(at)]
     filler = importing.needed(node, 2, "the value").item() if node.has(2) else node.get("value", 0)
     mode = node.get("mode", "constant")
-    importing.emit(
-        node, "Pad", importing.inputs(node)[:1], node.outputs[0], pads=tuple(whole), mode=mode, value=filler
-    )
+    importing.emit(node, "Pad", importing.inputs(node)[:1], node.outputs[0], pads=tuple(whole), mode=mode, value=filler)
 
 
 def _shape(importing: Importing, node: OnnxNode) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hetero.errors import InputError
-from hetero.graph.cost import cost_of
+from hetero.graph.cost import total_cost
 from hetero.graph.evaluate import evaluate
 from hetero.graph.ir import Graph
 from hetero.graph.node import Array, Node
@@ -62,7 +62,8 @@ class Partition:
         if set(inputs) != set(self.whole.inputs):
             raise InputError(f"got the inputs {', '.join(sorted(inputs))}, expected {', '.join(self.whole.inputs)}")
         last = {value: part.place for part in self.parts for value in part.graph.inputs}
-        values = {**inputs, **{value: self.whole.constants[value] for value in self.whole.outputs if value in self.whole.constants}}
+        constants = self.whole.constants
+        values = {**inputs, **{value: constants[value] for value in self.whole.outputs if value in constants}}
         for part in self.parts:
             own = {value: values[value] for value in part.graph.inputs}
             values |= device(part, own) if part.device else evaluate(part.graph, own)
@@ -73,13 +74,13 @@ class Partition:
 
     def explain(self) -> str:
         """What runs where and why, in lines for people."""
-        flops = {part.place: sum(cost_of(part.graph, node).flops for node in part.graph.nodes) for part in self.parts}
-        total = max(1, sum(flops.values()))
+        flops = [total_cost(part.graph).flops for part in self.parts]
         lines = []
         for part in self.parts:
             ops = ", ".join(f"{count} {op}" for op, count in part.graph.count().items())
-            share = 100 * flops[part.place] / total
-            lines.append(f"part {part.place} on the {'device' if part.device else 'host'}: {ops} ({share:.1f}% of the work)")
+            where = "device" if part.device else "host"
+            share = 100 * flops[part.place] / max(1, sum(flops))
+            lines.append(f"part {part.place} on the {where}: {ops} ({share:.1f}% of the operations)")
         reasons = Counter((node.op, reason) for node, reason in self.refused)
         lines += [f"not on the device: {count} {op}: {reason}" for (op, reason), count in reasons.most_common()]
         return "\n".join(lines)
@@ -104,7 +105,9 @@ def partition(graph: Graph, claims: Claims) -> Partition:
     tries = [list(_turns(graph, refused, device)) for device in (True, False)]
     chosen = min(tries, key=len)
     parts = tuple(Part(place, device, _cut(graph, nodes)) for place, (device, nodes) in enumerate(chosen))
-    return Partition(graph, parts, tuple((node, refused[node.output]) for node in graph.nodes if node.output in refused))
+    return Partition(
+        graph, parts, tuple((node, refused[node.output]) for node in graph.nodes if node.output in refused)
+    )
 
 
 def _turns(graph: Graph, refused: Mapping[str, str], device: bool) -> Iterator[tuple[bool, list[Node]]]:

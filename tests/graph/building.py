@@ -42,9 +42,7 @@ class Builder:
 def random_inputs(graph: Graph, seed: int = 0) -> dict[str, Array]:
     """Standard normal values for every input."""
     rng = np.random.default_rng(seed)
-    return {
-        name: rng.standard_normal(graph.types[name].shape).astype(graph.types[name].dtype) for name in graph.inputs
-    }
+    return {name: rng.standard_normal(graph.types[name].shape).astype(graph.types[name].dtype) for name in graph.inputs}
 
 
 def weights(*shape: int, seed: int = 1) -> Array:

@@ -92,7 +92,9 @@ def test_layer_norm_in_every_form(square: str, divide: str, swapped: bool) -> No
 
 @pytest.mark.parametrize("scale", [(4,), (1, 1, 4), (), None])
 @pytest.mark.parametrize("bias", [(4,), (1, 4), None])
-def test_layer_norm_with_and_without_scale_and_bias(scale: tuple[int, ...] | None, bias: tuple[int, ...] | None) -> None:
+def test_layer_norm_with_and_without_scale_and_bias(
+    scale: tuple[int, ...] | None, bias: tuple[int, ...] | None
+) -> None:
     graph = fused(fuse_layer_norm, lambda build: layer_norm(build, scale=scale, bias=bias))
     assert graph.count() == {"LayerNormalization": 1}
     assert len(graph.nodes[0].inputs) == (2 if bias is None else 3)
@@ -166,7 +168,9 @@ def _tanh_part(build: Builder, x: str, cubic: float = 0.044715, power: str = "Po
     if power == "Horner":
         # x * sqrt(2/pi) * (1 + 0.044715 * x * x)
         square = build.op("Mul", build.op("Mul", x, build.constant(cubic)), x)
-        return build.op("Tanh", build.op("Mul", build.op("Mul", x, factor), build.op("Add", square, build.constant(1.0))))
+        return build.op(
+            "Tanh", build.op("Mul", build.op("Mul", x, factor), build.op("Add", square, build.constant(1.0)))
+        )
     cube = build.op("Pow", x, build.constant(3.0)) if power == "Pow" else build.op("Mul", build.op("Mul", x, x), x)
     return build.op("Tanh", build.op("Mul", factor, build.op("Add", x, build.op("Mul", build.constant(cubic), cube))))
 
@@ -227,7 +231,15 @@ def test_gelu_in_half_precision() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"half": 0.4}, {"one": 1.1}, {"factor": 0.7}, {"other": "input"}, {"other": "constant"}, {"leak": True}, {"tanh": True}],
+    [
+        {"half": 0.4},
+        {"one": 1.1},
+        {"factor": 0.7},
+        {"other": "input"},
+        {"other": "constant"},
+        {"leak": True},
+        {"tanh": True},
+    ],
 )
 def test_what_only_looks_like_gelu_is_left(change: dict[str, object]) -> None:
     def write(build: Builder) -> str:
@@ -303,7 +315,9 @@ def test_products_of_two_inputs_and_of_stacks_of_matrices_are_left() -> None:
     assert fused(fuse_linear, write).count() == {"MatMul": 3}
 
 
-@pytest.mark.parametrize(("shape", "count"), [((6, 1), {"Conv": 1}), ((1, 1), {"Conv": 1}), ((6, 8), {"Conv": 1, "Add": 1})])
+@pytest.mark.parametrize(
+    ("shape", "count"), [((6, 1), {"Conv": 1}), ((1, 1), {"Conv": 1}), ((6, 8), {"Conv": 1, "Add": 1})]
+)
 def test_a_bias_for_each_channel_goes_into_the_convolution(shape: tuple[int, ...], count: dict[str, int]) -> None:
     def write(build: Builder) -> str:
         y = build.op("Conv", build.input("x", 2, 4, 8), build.constant(weights(6, 4, 3)), pads=(1, 1))
@@ -319,7 +333,12 @@ def _linear(build: Builder, x: str, size: int = 4, bias: bool = True, seed: int 
 
 @pytest.mark.parametrize(
     ("op", "attributes"),
-    [("Relu", {}), ("LeakyRelu", {"alpha": 0.3}), ("Gelu", {"approximate": "tanh"}), ("Clip", {"min": -0.5, "max": 0.5})],
+    [
+        ("Relu", {}),
+        ("LeakyRelu", {"alpha": 0.3}),
+        ("Gelu", {"approximate": "tanh"}),
+        ("Clip", {"min": -0.5, "max": 0.5}),
+    ],
 )
 def test_activations_go_into_the_linear_with_their_attributes(op: str, attributes: dict[str, float | str]) -> None:
     graph = fused(fuse_activations, lambda build: build.op(op, _linear(build, build.input("x", 3, 4)), **attributes))

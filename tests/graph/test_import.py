@@ -97,7 +97,9 @@ def test_bounds_of_clip_that_are_computed_become_min_and_max() -> None:
         (13, [node("Slice", "x", "s", "e", "a", "t")], {"s": [-3], "e": [2**62], "a": [2], "t": [1]}),
     ],
 )
-def test_every_form_of_a_slice_is_the_same_node(opset: int, nodes: list[onnx.NodeProto], weights: dict[str, Any]) -> None:
+def test_every_form_of_a_slice_is_the_same_node(
+    opset: int, nodes: list[onnx.NodeProto], weights: dict[str, Any]
+) -> None:
     graph = imported(nodes, {key: np.array(value) for key, value in weights.items()}, opset=opset)
     (found,) = graph.nodes
     assert found.attributes == {"starts": (0, 0, 1), "sizes": (2, 3, 3), "steps": (1, 1, 1)}

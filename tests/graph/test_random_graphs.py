@@ -146,4 +146,3 @@ def test_nodes_that_do_not_follow_one_another_are_refused(graph: Graph) -> None:
             swapped[place - 1 : place + 1] = reversed(swapped[place - 1 : place + 1])
             with pytest.raises(ProgramInvalid, match="not there before it"):
                 graph.with_nodes([Node(n.op, n.inputs, n.outputs, n.attributes) for n in swapped])
-

@@ -75,7 +75,11 @@ def test_two_outputs_that_are_one_value_both_stay() -> None:
     build = Builder()
     x = build.input("x", 3)
     y = build.op("Relu", x)
-    outputs = build.op("Identity", y, output="a"), build.op("Identity", y, output="b"), build.op("Identity", x, output="c")
+    outputs = (
+        build.op("Identity", y, output="a"),
+        build.op("Identity", y, output="b"),
+        build.op("Identity", x, output="c"),
+    )
     graph = simplify(build.graph(*outputs))
     graph.verify()
     given = random_inputs(graph)

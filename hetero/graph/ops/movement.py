@@ -37,7 +37,11 @@ def _infer_concat(node: Node, types: Types) -> ValueType:
     axis = axis_of(node, node.integer("axis"), first.rank)
     for value in values:
         others = value.shape[:axis] + value.shape[axis + 1 :]
-        if value.dtype != first.dtype or value.rank != first.rank or others != first.shape[:axis] + first.shape[axis + 1 :]:
+        if (
+            value.dtype != first.dtype
+            or value.rank != first.rank
+            or others != first.shape[:axis] + first.shape[axis + 1 :]
+        ):
             raise node.broken(f"{value} cannot be joined to {first} along axis {axis}")
     total = sum(value.shape[axis] for value in values)
     return ValueType(first.dtype, (*first.shape[:axis], total, *first.shape[axis + 1 :]))
@@ -57,7 +61,7 @@ def _infer_slice(node: Node, types: Types) -> ValueType:
     if not len(starts) == len(sizes) == len(steps) == x.rank:
         raise node.broken(f"starts, sizes and steps must have the rank of {x}")
     for start, size, step, length in zip(starts, sizes, steps, x.shape, strict=True):
-        if size < 0 or size and not (0 <= start < length and 0 <= start + (size - 1) * step < length):
+        if size < 0 or (size and not (0 <= start < length and 0 <= start + (size - 1) * step < length)):
             raise node.broken(f"{size} elements from {start} on by {step} are not in a dimension of {length}")
     return ValueType(x.dtype, sizes)
 

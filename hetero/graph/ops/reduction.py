@@ -60,9 +60,7 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {
     "ReduceSumSquare": lambda x, **where: np.sum(np.square(x), **where),
 }
 for _name, _function in REDUCTIONS.items():
-    register(
-        _name, 1, _infer_reduce, _reducer(_function), flops=lambda node, types, output: given(types[0]).size
-    )
+    register(_name, 1, _infer_reduce, _reducer(_function), flops=lambda node, types, output: given(types[0]).size)
 
 
 def _infer_arg(node: Node, types: Types) -> ValueType:

@@ -39,7 +39,9 @@ def _match_attention(graph: Graph, node: Node) -> Change | None:
     if node.op != "MatMul" or graph.types[node.output].dtype.kind != "f":
         return None
     softmax = source(graph, node.inputs[0], "Softmax")
-    if softmax is None or softmax.integer("axis", -1) % graph.types[softmax.output].rank != _last(graph, softmax.output):
+    if softmax is None or softmax.integer("axis", -1) % graph.types[softmax.output].rank != _last(
+        graph, softmax.output
+    ):
         return None
     scores = _scores(graph, softmax.inputs[0])
     if scores is None or min(graph.types[value].rank for value in (scores.q, scores.k, node.inputs[1])) < 2:

@@ -63,7 +63,7 @@ def _match(graph: Graph, node: Node) -> Change | None:
 def _below(graph: Graph, value: str, ops: tuple[str, ...] | None, depth: int = _DEPTH) -> Iterator[str]:
     """Values that `value` is computed of by arithmetic: those that these ops give, or all that are not known."""
     node = graph.producers.get(value)
-    if value not in graph.constants and (ops is None or node is not None and node.op in ops):
+    if value not in graph.constants and (ops is None or (node is not None and node.op in ops)):
         yield value
     if node is not None and node.op in _ARITHMETIC and depth:
         for other in dict.fromkeys(node.inputs):

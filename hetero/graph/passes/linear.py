@@ -38,7 +38,11 @@ def _match_bias(graph: Graph, node: Node) -> Change | None:
         kind = graph.types[value]
         if graph.types[node.output] != kind:
             continue
-        bias = as_row(graph, other, kind.shape[-1], kind.rank) if inner.op == "Linear" else _per_channel(graph, other, value)
+        bias = (
+            as_row(graph, other, kind.shape[-1], kind.rank)
+            if inner.op == "Linear"
+            else _per_channel(graph, other, value)
+        )
         if bias is not None:
             fits = graph.types[other].shape == bias.shape
             name = other if fits else graph.fresh(f"{node.output}/bias")
@@ -70,7 +74,7 @@ def fuse_activations(graph: Graph, activations: Collection[str] = tuple(ACTIVATI
         if node.op not in activations:
             return None
         inner = source(graph, node.inputs[0], "Linear", "Conv")
-        if inner is None or inner.attributes.get("activation") or inner.op == "Linear" and inner.input(3):
+        if inner is None or inner.attributes.get("activation") or (inner.op == "Linear" and inner.input(3)):
             return None
         attributes = {**inner.attributes, "activation": node.op, **node.attributes}
         return Change((replace(inner, outputs=node.outputs, attributes=attributes),))
