@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hetero.errors import ProgramInvalid, Unsupported
-from hetero.graph.node import Array
+from hetero.graph.node import Array, frozen
 
 if TYPE_CHECKING:
     import onnx
@@ -47,6 +47,6 @@ def array_of(tensor: onnx.TensorProto, where: str) -> Array:
 
     dtype_of(tensor.data_type, where)
     try:
-        return np.asarray(onnx.numpy_helper.to_array(tensor))
+        return frozen(np.asarray(onnx.numpy_helper.to_array(tensor)))
     except (ValueError, TypeError) as error:
         raise ProgramInvalid(f"{where} cannot be read: {error}") from None

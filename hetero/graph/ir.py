@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from hetero.errors import ProgramInvalid
-from hetero.graph.node import Array, Node, ValueType
+from hetero.graph.node import Array, Node, ValueType, frozen
 from hetero.graph.ops import infer
 
 
@@ -166,9 +166,8 @@ class Graph:
         if missing:
             raise ProgramInvalid(f"graph {self.name!r}: the output {missing[0]!r} is not there")
         if defined != set(self.types):
-            raise ProgramInvalid(
-                f"graph {self.name!r}: types of values that are not there: {set(self.types) - defined}"
-            )
+            surplus = sorted(set(self.types) - defined)
+            raise ProgramInvalid(f"graph {self.name!r}: {surplus[0]!r} has a type but is not there")
 
     def __str__(self) -> str:
         lines = [f"graph {self.name}"]
@@ -184,9 +183,7 @@ def _fixed(array: Array) -> Array:
     """The array, not writeable; a copy only where it is."""
     if not array.flags.writeable:
         return array
-    fixed = np.array(array)
-    fixed.flags.writeable = False
-    return fixed
+    return frozen(np.array(array))
 
 
 def constant_of(graph: Graph, value: str) -> Array | None:

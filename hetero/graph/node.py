@@ -19,6 +19,12 @@ Shape = tuple[int, ...]
 Attribute = int | float | str | tuple[int, ...]
 
 
+def frozen(array: Array) -> Array:
+    """The array itself, made read-only: a constant of a graph that nobody else writes to."""
+    array.flags.writeable = False
+    return array
+
+
 @dataclass(frozen=True)
 class ValueType:
     """Dtype and concrete shape of a value."""
@@ -65,7 +71,7 @@ class Node:
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = field(default_factory=dict, hash=False)
     name: str = ""
 
     @property

@@ -149,7 +149,7 @@ def _shape(value: onnx.ValueInfoProto, sizes: Mapping[str, int | Sequence[int]])
             wanted = shape_text(dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else None) for dim in dims)
             raise OptionError(f"{value.name!r} is {wanted}, {list(shape)} does not fit")
         return shape
-    shape = []
+    found = []
     for place, dim in enumerate(dims):
         size = dim.dim_value if dim.HasField("dim_value") else sizes.get(dim.dim_param) if dim.dim_param else None
         if not isinstance(size, int):
@@ -157,12 +157,12 @@ def _shape(value: onnx.ValueInfoProto, sizes: Mapping[str, int | Sequence[int]])
                 f"dimension {place} of the input {value.name!r} ({dim.dim_param or 'unnamed'}) has no size",
                 fix=f"give it: sizes={{{(dim.dim_param or value.name)!r}: ...}}",
             )
-        shape.append(size)
+        found.append(size)
     if not declared.HasField("shape"):
         raise OptionError(
             f"the input {value.name!r} is of unknown rank", fix=f"give its shape: sizes={{{value.name!r}: (...)}}"
         )
-    return tuple(shape)
+    return tuple(found)
 
 
 def _initializers(graph: onnx.GraphProto, importing: Importing) -> None:

@@ -15,46 +15,16 @@ from hetero.graph.ops.reduction import REDUCTIONS
 
 Rule = Callable[[Importing, OnnxNode], None]
 
+# fmt: off
+_PLAIN = (
+    "Abs", "Add", "And", "Ceil", "Cos", "Div", "Equal", "Erf", "Exp", "Floor", "Greater", "GreaterOrEqual", "HardSwish",
+    "Less", "LessOrEqual", "Log", "MatMul", "Max", "Min", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal",
+    "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt", "Sub", "Tanh", "Where", "Xor",
+)
+# fmt: on
 #: Operators that are ops of the same name, with the attributes that they have in common.
 _SAME: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(
-        [
-            "Abs",
-            "Add",
-            "And",
-            "Ceil",
-            "Cos",
-            "Div",
-            "Equal",
-            "Erf",
-            "Exp",
-            "Floor",
-            "Greater",
-            "GreaterOrEqual",
-            "HardSwish",
-        ],
-        (),
-    ),
-    **dict.fromkeys(
-        [
-            "Less",
-            "LessOrEqual",
-            "Log",
-            "MatMul",
-            "Max",
-            "Min",
-            "Mul",
-            "Neg",
-            "Not",
-            "Or",
-            "PRelu",
-            "Pow",
-            "Reciprocal",
-            "Relu",
-        ],
-        (),
-    ),
-    **dict.fromkeys(["Round", "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt", "Sub", "Tanh", "Where", "Xor"], ()),
+    **dict.fromkeys(_PLAIN, ()),
     "Elu": ("alpha",),
     "Gelu": ("approximate",),
     "HardSigmoid": ("alpha", "beta"),
@@ -101,7 +71,7 @@ def _dropout(importing: Importing, node: OnnxNode) -> None:
 
 def _constant(importing: Importing, node: OnnxNode) -> None:
     (kind, value), *rest = node.attributes.items()
-    dtypes = {"value": None, "value_float": np.float32, "value_floats": np.float32}
+    dtypes: dict[str, type | None] = {"value": None, "value_float": np.float32, "value_floats": np.float32}
     dtypes |= {"value_int": np.int64, "value_ints": np.int64}
     if rest or kind not in dtypes:
         raise node.refused(f"a constant given as {', '.join(node.attributes)} is not supported")

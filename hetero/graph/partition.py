@@ -90,8 +90,8 @@ def partition(graph: Graph, claims: Claims) -> Partition:
     """The graph in as few parts as its order allows, device and host taking turns.
 
     Every part takes all nodes of its kind that can run when it begins, and those that can then: no order has fewer
-    turns for the kind that begins, and both kinds are tried. Parts cannot wait for each other in a circle, as each needs
-    only earlier ones.
+    turns for the kind that begins, and both kinds are tried. Parts cannot wait for each other in a circle, as each
+    needs only earlier ones.
 
     Args:
         graph: What to cut.

@@ -1,4 +1,4 @@
-"""ONNX's own tests of its operators: every one whose operators hetero imports passes, or is refused for a known reason."""
+"""ONNX's own tests of its operators: each whose operators hetero imports passes, or is refused for a known reason."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ def test_onnx_s_own_tests_of_every_imported_operator_pass(capsys: pytest.Capture
             if wrong:
                 failures.append(f"{case.name}: {wrong}")
     with capsys.disabled():
-        print(f"\nONNX {onnx.__version__}'s tests: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+        told = ", ".join(f"{count} {what}" for what, count in counts.items())
+        print(f"\nONNX {onnx.__version__}'s tests: {told}")  # noqa: T201
     assert not failures, "\n".join(failures)
     # 899 with onnx 1.23; far fewer would mean that the cases were not found, or are refused.
     assert counts["passed"] > 800

@@ -99,9 +99,9 @@ def test_the_real_encoder_is_fused_to_the_last_op_and_answers_as_onnx_runtime_do
     errors = {}
     for what, candidate in (("as imported", graph), ("fused", fused)):
         got = evaluate(candidate, {"mel": mel})["hidden"]
-        errors[what] = np.max(np.abs(got - expected)) / np.max(np.abs(expected))
+        errors[what] = float(np.max(np.abs(got - expected)) / np.max(np.abs(expected)))
     with capsys.disabled():
-        print(f"\n{name}: error against ONNX Runtime, of the largest value: {errors}")
+        print(f"\n{name}: error against ONNX Runtime, of the largest value: {errors}")  # noqa: T201
     # Single precision through so many layers; a wrong op is off by far more.
     assert max(errors.values()) < 5e-5
 

@@ -128,8 +128,8 @@ def _flops_of_conv(node: Node, types: Types, output: ValueType) -> int:
     return output.size * (2 * math.prod(given(types[1]).shape[1:]) + extra)
 
 
-#: Inputs x [n, c, ...], weight [m, c/group, ...], bias [m] (optional). Attributes: `strides`, `dilations`, `pads` (before
-#: each dimension, then behind each), `group`, `activation` (see `elementwise.activate`).
+#: Inputs x [n, c, ...], weight [m, c/group, ...], bias [m] (optional). Attributes: `strides`, `dilations`, `pads`
+#: (before each dimension, then behind each), `group`, `activation` (see `elementwise.activate`).
 register("Conv", (2, 3), _infer_conv, _conv, flops=_flops_of_conv)
 
 
@@ -156,8 +156,8 @@ def _average_pool(node: Node, arrays: Arrays) -> Array:
     if node.integer("count_include_pad"):
         ones = np.pad(ones, [(0, 0), (0, 0), *window.pads], constant_values=1)
         inner = Window(window.kernel, window.strides, window.dilations, ((0, 0),) * len(kernel), window.ceil)
-        places = total.shape[2:]
-        seen = inner.view(node, ones, 0)[(slice(None), slice(None), *(slice(place) for place in places))]
+        places = (slice(None), slice(None), *(slice(place) for place in total.shape[2:]))
+        seen = inner.view(node, ones, 0)[places]
     else:
         seen = window.view(node, ones, 0)
     return as_type(total / np.sum(seen, axis=axes), given(arrays[0]).dtype)

@@ -25,7 +25,7 @@ def activate(node: Node, x: Array) -> Array:
 
 
 def _relu(node: Node, x: Array) -> Array:
-    return np.maximum(x, x.dtype.type(0))
+    return np.asarray(np.maximum(x, x.dtype.type(0)))
 
 
 def _leaky_relu(node: Node, x: Array) -> Array:
@@ -38,7 +38,7 @@ def _clip(node: Node, x: Array) -> Array:
     else:
         bounds = np.iinfo(x.dtype)
         low, high = node.integer("min", bounds.min), node.integer("max", bounds.max)
-    return np.minimum(np.maximum(x, x.dtype.type(low)), x.dtype.type(high))
+    return np.asarray(np.minimum(np.maximum(x, x.dtype.type(low)), x.dtype.type(high)))
 
 
 #: Functions of one input that a node's attribute `activation` can name.
@@ -106,7 +106,7 @@ def _divide(a: Array, b: Array) -> Array:
         return np.asarray(a / b)
     # Whole numbers round towards zero in ONNX and towards minus infinity in numpy.
     quotient = np.asarray(a // b)
-    return quotient + ((quotient < 0) & (quotient * b != a)).astype(a.dtype)
+    return np.asarray(quotient + ((quotient < 0) & (quotient * b != a)).astype(a.dtype))
 
 
 def _modulo(node: Node, arrays: Arrays) -> Array:

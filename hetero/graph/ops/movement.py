@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hetero.errors import InputError
 from hetero.graph.node import Array, Node, ValueType
 from hetero.graph.ops.table import Arrays, Types, axis_of, broadcast, given, register
 
@@ -85,12 +86,19 @@ def _infer_gather(node: Node, types: Types) -> ValueType:
     return ValueType(x.dtype, x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
 
 
-register(
-    "Gather",
-    2,
-    _infer_gather,
-    lambda node, arrays: np.take(given(arrays[0]), given(arrays[1]), axis=node.integer("axis")),
-)
+def _gather(node: Node, arrays: Arrays) -> Array:
+    x, indices, axis = given(arrays[0]), given(arrays[1]), node.integer("axis")
+    size = x.shape[axis]
+    if indices.size and not -size <= indices.min() <= indices.max() < size:
+        raise InputError(
+            f"Gather {node.name or node.output!r}: indices from {indices.min()} to {indices.max()}, "
+            f"but dimension {axis} has {size} elements"
+        )
+    return np.take(x, indices, axis=axis)
+
+
+#: Negative indices count from the end, where they are not known; known ones are made positive by the import.
+register("Gather", 2, _infer_gather, _gather)
 
 
 def _infer_expand(node: Node, types: Types) -> ValueType:

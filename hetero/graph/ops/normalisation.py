@@ -12,7 +12,7 @@ def softmax(x: Array, axis: int) -> Array:
     """exp(x) / sum of exp(x), the largest taken away first. A row of nothing but -inf is not a number, as in ONNX."""
     shifted = np.exp(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
     shifted /= np.sum(shifted, axis=axis, keepdims=True)
-    return shifted
+    return np.asarray(shifted)
 
 
 def _infer_softmax(node: Node, types: Types) -> ValueType:

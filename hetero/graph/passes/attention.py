@@ -18,9 +18,9 @@ _SWAP = (0, 2, 1, 3)
 def fuse_attention(graph: Graph) -> Graph:
     """With each attention as one node, where nothing else uses what is in between.
 
-    The scale may stand behind the first product or before it, at the queries, the keys or both; the mask is added behind
-    it. Then, where queries, keys, values and result are split into heads by a `Reshape` and a `Transpose` each, these go
-    too (see `ops.linear` for the attribute `heads`).
+    The scale may stand behind the first product or before it, at the queries, the keys or both; the mask is added
+    behind it. Then, where queries, keys, values and result are split into heads by a `Reshape` and a `Transpose` each,
+    these go too (see `ops.linear` for the attribute `heads`).
     """
     return rewrite(rewrite(graph, _match_attention), _match_heads)
 
@@ -39,9 +39,7 @@ def _match_attention(graph: Graph, node: Node) -> Change | None:
     if node.op != "MatMul" or graph.types[node.output].dtype.kind != "f":
         return None
     softmax = source(graph, node.inputs[0], "Softmax")
-    if softmax is None or softmax.integer("axis", -1) % graph.types[softmax.output].rank != _last(
-        graph, softmax.output
-    ):
+    if softmax is None or softmax.integer("axis", -1) not in (-1, graph.types[softmax.output].rank - 1):
         return None
     scores = _scores(graph, softmax.inputs[0])
     if scores is None or min(graph.types[value].rank for value in (scores.q, scores.k, node.inputs[1])) < 2:
@@ -64,10 +62,6 @@ def _match_attention(graph: Graph, node: Node) -> Change | None:
     attributes["scale"] = scores.scale * on_q * on_k
     inputs = (q, k, node.inputs[1], scores.mask) if scores.mask else (q, k, node.inputs[1])
     return Change((*nodes, Node("Attention", inputs, node.outputs, attributes, node.name)))
-
-
-def _last(graph: Graph, value: str) -> int:
-    return graph.types[value].rank - 1
 
 
 def _scores(graph: Graph, value: str) -> _Scores | None:

@@ -1,7 +1,8 @@
 """`Gelu` out of the sums and products that exporters write for it, in whatever order.
 
-What a node computes is written as a polynomial in x and in t = erf(x/sqrt(2)), or t = tanh(sqrt(2/pi)(x + 0.044715 x^3)),
-and compared with x/2 + x*t/2. Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
+What a node computes is written as a polynomial in x and in t = erf(x/sqrt(2)), or in x and in
+t = tanh(sqrt(2/pi)(x + 0.044715 x^3)), and compared with x/2 + x*t/2. Hendrycks and Gimpel, "Gaussian
+Error Linear Units", 2016.
 """
 
 from __future__ import annotations

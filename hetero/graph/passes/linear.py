@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from hetero.graph.ir import Graph
-from hetero.graph.node import Array, Node
+from hetero.graph.node import Array, Node, frozen
 from hetero.graph.ops.elementwise import ACTIVATIONS
 from hetero.graph.passes.rewriting import Change, as_row, rewrite, source
 from hetero.graph.passes.tidy import drop_dead
@@ -138,7 +138,7 @@ def _merged(graph: Graph, group: Sequence[Node], constants: dict[str, Array]) ->
     weights = [graph.constants[node.inputs[1]] for node in group]
     widths = [weight.shape[1] for weight in weights]
     inputs = [group[0].inputs[0], graph.fresh(f"{stem}/merged_weight")]
-    constants[inputs[1]] = np.concatenate(weights, axis=1)
+    constants[inputs[1]] = frozen(np.concatenate(weights, axis=1))
     if any(node.input(2) for node in group):
         biases = [
             graph.constants[node.inputs[2]] if node.input(2) else np.zeros(width, dtype=weights[0].dtype)

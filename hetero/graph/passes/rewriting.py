@@ -44,7 +44,9 @@ def rewrite(graph: Graph, match: Match) -> Graph:
             constants |= change.constants
     if len(nodes) == len(graph.nodes) and all(a is b for a, b in zip(nodes, graph.nodes, strict=True)):
         return graph
-    return drop_dead(graph.with_nodes(nodes, constants))
+    changed = graph.with_nodes(nodes, constants)
+    assert all(changed.types[value] == graph.types[value] for node in graph.nodes for value in node.outputs)
+    return drop_dead(changed)
 
 
 def source(graph: Graph, value: str, *ops: str) -> Node | None:

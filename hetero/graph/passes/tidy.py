@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from hetero.graph.ir import Graph
-from hetero.graph.node import Array, Node
+from hetero.graph.node import Array, Node, frozen
 from hetero.graph.ops import evaluate_node
 
 # A constant may be worked out when it is not larger than what it is made of, or than this.
@@ -50,7 +50,9 @@ def fold_constants(graph: Graph) -> Graph:
         size = sum(graph.types[value].nbytes for value in node.outputs)
         if known and size <= max(_FOLDED, sum(array.nbytes for array in arrays if array is not None)):
             results = evaluate_node(node, arrays)
-            constants |= {value: np.array(array, order="C") for value, array in zip(node.outputs, results, strict=True)}
+            constants |= {
+                value: frozen(np.array(array, order="C")) for value, array in zip(node.outputs, results, strict=True)
+            }
         else:
             kept.append(node)
     return graph if len(kept) == len(graph.nodes) else graph.with_nodes(kept, constants)
