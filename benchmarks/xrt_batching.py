@@ -7,7 +7,7 @@ measured on a laptop. What is printed is one of three things, and says which:
 
 - modelled: the simulator's own time, on a clock that nothing of Python's disturbs.
 - real: that model run in real time, with what our layer and the machine's other load add to it.
-- measured: time of this machine's CPU alone: our own cost of a launch, Whisper's mel front end.
+- measured: on this machine's CPU: our own cost of a launch (CPU time), Whisper's mel front end (time on the wall).
 
 Cases are interleaved; medians over the rounds are printed. What has to hold is checked at the end, and the exit code is
 1 when something does not.

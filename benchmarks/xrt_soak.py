@@ -123,7 +123,7 @@ class Soak:
         self._clock = npu_clock
         self._progress = progress
         self._lock = threading.Lock()
-        self._last_record = 0
+        self._counted: set[int] = set()
         for name, shape in SHAPES.items():
             write_stand_in(folder / name, get(name).program(), **shape)
         host = hetero.Host(environ={}, cache=folder / "cache", simulate=("phoenix",))
@@ -206,13 +206,15 @@ class Soak:
                 self._back_at = None
 
     def count_records(self) -> None:
-        fresh = [record for record in self.runtime.records if record.id > self._last_record]
+        kept = list(self.runtime.records)
+        # They come in the order in which requests end, which is not that of their numbers.
+        fresh = [record for record in kept if record.id not in self._counted]
         for record in fresh:
             self.tally.devices[record.device or "none"] += 1
             for attempt in record.attempts:
                 if attempt.outcome == "failed":
                     self.tally.failures[kind_of(attempt.reason)] += 1
-        self._last_record = max([self._last_record, *(record.id for record in fresh)])
+        self._counted = {record.id for record in kept}
 
     def _backend(self, host: hetero.Host) -> XrtBackend:
         return XrtBackend(host, pyxrt=self.x, clock=self._clock.now)
