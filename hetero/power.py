@@ -180,7 +180,7 @@ class PowerModes:
                     self._write(device, {**guard, "holders": holders})
                     return
                 before = guard.get("before")
-                if before in control.modes and control.read() != before:
+                if isinstance(before, str) and before in control.modes and control.read() != before:
                     control.set(before)
                     _log.info("%s: power mode %s again", device, before)
                 self._file(device).unlink(missing_ok=True)

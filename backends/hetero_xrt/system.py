@@ -67,9 +67,8 @@ def system_report(host: Host) -> SystemReport:
         properties |= {key: text} if text else {}
     driver = _text(host.sysroot / "sys/module/amdxdna/version")
     properties["kernel driver"] = f"amdxdna {driver}".strip()
-    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    properties["memory lock limit"] = "none" if limit == resource.RLIM_INFINITY else f"{limit >> 10} KiB"
-    notes = (*_node_notes(node, folder.name), *_memlock_notes(limit), *_generation_notes(name, generation))
+    properties["memory lock limit"] = memory_lock_limit()[0]
+    notes = (*_node_notes(node, folder.name), *_memlock_notes(), *_generation_notes(name, generation))
     return SystemReport(node, generation, name, _bdf(folder), _importable(), _module_fix(host), properties, notes)
 
 
@@ -115,15 +114,20 @@ def _module_fix(host: Host) -> str:
         for file in _found(host.sysroot / place):
             if any(file.name == f"pyxrt{suffix}" for suffix in mine):
                 return f"put it on Python's path: export PYTHONPATH=/{place}:$PYTHONPATH (XRT's setup.sh does that)"
-            built = file.name.removeprefix("pyxrt.").split("-")
-            if len(built) > 1 and built[0] == "cpython":
-                version = f"{built[1][0]}.{built[1][1:]}"
+            built = _built_for(file)
+            if built is not None:
                 return (
-                    f"the pyxrt in /{place} is for Python {version}, this is "
-                    f"{sys.version_info[0]}.{sys.version_info[1]}: use Python {version}, or build XRT with this one"
+                    f"the pyxrt in /{place} is for {built}, this is "
+                    f"{sys.version_info[0]}.{sys.version_info[1]}: use {built}, or build XRT with this one"
                 )
             return f"the pyxrt in /{place} ({file.name}) is not for this Python: build XRT with it"
     return "install XRT with its Python module (package xrt-base or libxrt, and python3-xrt where it is apart)"
+
+
+def _built_for(file: Path) -> str | None:
+    """`Python 3.12`, as the file's name has it."""
+    built = file.name.removeprefix("pyxrt.").split("-")
+    return f"Python {built[1][0]}.{built[1][1:]}" if len(built) > 1 and built[0] == "cpython" else None
 
 
 def _found(folder: Path) -> list[Path]:
@@ -150,10 +154,25 @@ def _node_notes(node: Path, name: str) -> Iterator[str]:
         )
 
 
-def _memlock_notes(limit: int) -> Iterator[str]:
-    if limit != resource.RLIM_INFINITY and limit < _ENOUGH_MEMLOCK:
+def memory_lock_limit() -> tuple[str, bool]:
+    """How much memory this process may lock, in words, and whether that is enough."""
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    if limit == resource.RLIM_INFINITY:
+        return "none", True
+    return f"{limit >> 10} KiB", limit >= _ENOUGH_MEMLOCK
+
+
+def built_pyxrts(host: Host) -> list[tuple[str, str]]:
+    """The pyxrt files in XRT's usual places, and the Python that each was built for."""
+    files = [file for place in XRT_PLACES for file in _found(host.sysroot / place)]
+    return [(f"/{file.relative_to(host.sysroot)}", _built_for(file) or "an unknown Python") for file in files]
+
+
+def _memlock_notes() -> Iterator[str]:
+    told, enough = memory_lock_limit()
+    if not enough:
         yield (
-            f"only {limit >> 10} KiB of memory may be locked, which the NPU's buffers need: put "
+            f"only {told} of memory may be locked, which the NPU's buffers need: put "
             "`* - memlock unlimited` into /etc/security/limits.d/99-npu.conf and log in again"
         )
 
