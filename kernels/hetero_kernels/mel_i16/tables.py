@@ -43,7 +43,7 @@ def matrices() -> Array:
     # The angle is taken modulo a turn as an integer, so that it is as exact for the last bin as for the first.
     angle = 2 * np.pi / WINDOW * (n * k % WINDOW)
     hann = _AMPLITUDE * (0.5 - 0.5 * np.cos(2 * np.pi / WINDOW * n))
-    made = np.rint(hann * np.stack([np.cos(angle), np.sin(angle)])).astype(np.int16)
+    made: Array = np.rint(hann * np.stack([np.cos(angle), np.sin(angle)])).astype(np.int16)
     made.setflags(write=False)
     return made
 
@@ -56,7 +56,7 @@ def filters(bands: int) -> Array:
         int16 `[bands, 199]`; read-only.
     """
     weights = _weights(bands)
-    made = np.rint(weights * (_LARGEST / weights.max(axis=1, keepdims=True))).astype(np.int16)
+    made: Array = np.rint(weights * (_LARGEST / weights.max(axis=1, keepdims=True))).astype(np.int16)
     made.setflags(write=False)
     return made
 
@@ -70,7 +70,7 @@ def offsets(bands: int) -> Array:
     """
     # Samples are in 2**-15, which 2**30 of a power takes out again.
     scale = np.log2(_weights(bands).max(axis=1)) - 2 * np.log2(_AMPLITUDE) - np.log2(_LARGEST)
-    made = np.rint(2**15 * scale).astype(np.int64)
+    made: Array = np.rint(2**15 * scale).astype(np.int64)
     made.setflags(write=False)
     return made
 
