@@ -1,0 +1,96 @@
+"""The attention kernels' C++, compiled for this machine, against their references: equal in every bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hetero.tensors import Array
+from hetero_kernels import get
+from hetero_kernels.aie2.host import HostKernel, build
+from hetero_kernels.attention_i8_64x64_v2.aie2 import functions as tile
+from hetero_kernels.attention_i8_exact.aie2 import functions as exact
+from tests.kernels.aie2.blocks import blocked, unblocked
+
+T = 256
+SPREADS = [0.6, 4, 20, 60, 200]
+HEAT = [0, 1, 2**12, 2**20, 2**23, 2**27, 2**31 - 1, -7]
+
+
+def drawn(rng: np.random.Generator, spread: float, *shape: int) -> Array:
+    return np.clip(np.rint(rng.normal(0, spread, shape)), -128, 127).astype(np.int8)
+
+
+@pytest.fixture(scope="module")
+def attend(libraries: Path, compiler_name: str) -> HostKernel:
+    return build(tile.ATTEND, compiler_name, libraries)
+
+
+@pytest.fixture(scope="module")
+def online(libraries: Path, compiler_name: str) -> dict[str, HostKernel]:
+    return {
+        f.name.rsplit("_", 1)[1]: build(f, compiler_name, libraries) for f in (exact.BEGIN, exact.ATTEND, exact.END)
+    }
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("heat", HEAT)
+def test_a_tile_is_the_references(attend: HostKernel, spread: float, heat: int) -> None:
+    rng = np.random.default_rng([int(spread * 10), heat % 2**32])
+    q, k, v = drawn(rng, spread, 3, 64, 64)
+    packet = np.zeros(tile.PACKET, np.int8)
+    packet[: 3 * 4096] = np.concatenate([blocked(part) for part in (q, k, v)])
+    packet[3 * 4096 :].view(np.int32)[0] = heat
+    out = np.empty(4096, np.int8)
+    attend(packet, out)
+    expected = get("attention_i8_64x64_v2")(q[None], k[None], v[None], np.array([[heat]], np.int32))["o"][0]
+    np.testing.assert_array_equal(unblocked(out, 64, 64), expected)
+
+
+def run(online: dict[str, HostKernel], q: Array, k: Array, v: Array, heat: Array, keys: int, tile_at: int) -> Array:
+    """One tile of 64 queries against all blocks of keys, as a core does it."""
+    some = slice(64 * tile_at, 64 * tile_at + 64)
+    queries = np.zeros(exact.QUERIES, np.int8)
+    queries[:4096] = blocked(q[some])
+    queries[4096:].view(np.int32)[:64] = heat[some]
+    queries[4096:].view(np.int32)[64] = keys
+    state = np.full(exact.STATE, 0x55555555, np.int32)
+    online["begin"](state)
+    for start in range(0, len(k), 64):
+        block = np.concatenate([blocked(part[start : start + 64]) for part in (k, v)])
+        online["block"](queries, block, state)
+    out = np.empty(4096, np.int16)
+    online["end"](state, out)
+    return out.reshape(64, 64)
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("keys", [0, 1, 31, 32, 33, 63, 64, 65, 96, 200, T])
+def test_attention_to_all_keys_is_the_references(online: dict[str, HostKernel], spread: float, keys: int) -> None:
+    rng = np.random.default_rng([int(spread * 10), keys])
+    q, k, v = drawn(rng, spread, 3, T, 64)
+    # From far too cold to far too hot for the scores' spread.
+    heat = (2.0 ** rng.uniform(8, 31, T)).astype(np.int32)
+    expected = get(f"attention_i8_exact_{T}")(q[None], k[None], v[None], heat[None], np.array([[keys]], np.int32))["o"][
+        0
+    ]
+    for tile_at in (0, 3):
+        got = run(online, q, k, v, heat, keys, tile_at)
+        np.testing.assert_array_equal(got, expected[64 * tile_at : 64 * tile_at + 64])
+
+
+@pytest.mark.parametrize("rising", [True, False])
+@pytest.mark.parametrize("heat", HEAT)
+def test_a_maximum_that_rises_with_every_block_is_the_references(
+    online: dict[str, HostKernel], rising: bool, heat: int
+) -> None:
+    ramp = np.linspace(-128, 127, T)[:: 1 if rising else -1]
+    k = np.repeat(np.rint(ramp).astype(np.int8)[:, np.newaxis], 64, axis=1)
+    rng = np.random.default_rng(heat % 2**32)
+    q, v = np.full((T, 64), 127, np.int8), drawn(rng, 60, T, 64)
+    q[::3] = -128
+    heats = np.full(T, heat, np.int32)
+    expected = get(f"attention_i8_exact_{T}")(q[None], k[None], v[None], heats[None], np.array([[T]], np.int32))["o"][0]
+    np.testing.assert_array_equal(run(online, q, k, v, heats, T, 1), expected[64:128])
