@@ -1,4 +1,4 @@
-"""The stand-in for `aie_api` computes what the public headers and AMD's documentation say, against plain Python and numpy."""
+"""The stand-in for `aie_api` computes what the public headers say, against plain Python and numpy."""
 
 from __future__ import annotations
 
