@@ -9,8 +9,8 @@ import pytest
 
 from hetero.tensors import Array
 from hetero_kernels import get
+from hetero_kernels.aie2 import catalogue
 from hetero_kernels.aie2.host import HostKernel, build
-from hetero_kernels.attention_i8_64x64_v2.aie2 import functions as tile
 from hetero_kernels.attention_i8_exact.aie2 import functions as exact
 from tests.kernels.aie2.blocks import blocked, unblocked
 
@@ -24,11 +24,6 @@ def drawn(rng: np.random.Generator, spread: float, *shape: int) -> Array:
 
 
 @pytest.fixture(scope="module")
-def attend(libraries: Path, compiler_name: str) -> HostKernel:
-    return build(tile.ATTEND, compiler_name, libraries)
-
-
-@pytest.fixture(scope="module")
 def online(libraries: Path, compiler_name: str) -> dict[str, HostKernel]:
     return {
         f.name.rsplit("_", 1)[1]: build(f, compiler_name, libraries) for f in (exact.BEGIN, exact.ATTEND, exact.END)
@@ -37,14 +32,12 @@ def online(libraries: Path, compiler_name: str) -> dict[str, HostKernel]:
 
 @pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("heat", HEAT)
-def test_a_tile_is_the_references(attend: HostKernel, spread: float, heat: int) -> None:
+def test_a_tile_is_the_references(libraries: Path, compiler_name: str, spread: float, heat: int) -> None:
     rng = np.random.default_rng([int(spread * 10), heat % 2**32])
     q, k, v = drawn(rng, spread, 3, 64, 64)
-    packet = np.zeros(tile.PACKET, np.int8)
-    packet[: 3 * 4096] = np.concatenate([blocked(part) for part in (q, k, v)])
-    packet[3 * 4096 :].view(np.int32)[0] = heat
+    packet = np.concatenate([*(part.reshape(-1) for part in (q, k, v)), np.array([heat], np.int32).view(np.int8)])
     out = np.empty(4096, np.int8)
-    attend(packet, out)
+    build(catalogue.design("attention_i8_64x64_v2").function, compiler_name, libraries)(packet, out)
     expected = get("attention_i8_64x64_v2")(q[None], k[None], v[None], np.array([[heat]], np.int32))["o"][0]
     np.testing.assert_array_equal(unblocked(out, 64, 64), expected)
 

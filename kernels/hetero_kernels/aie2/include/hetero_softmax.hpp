@@ -28,6 +28,23 @@ constexpr int16_t EXP2[4] = {32767, -22648, 7541, -1277};
 using Words = aie::vector<int32_t, LANES>;
 using Shorts = aie::vector<int16_t, LANES>;
 
+// Eight rows of 64 bytes become the eight blocks of 8 x 8 beside each other: a transposition of parts of 8 bytes, which
+// three perfect shuffles make.
+inline void block_strip(const int8_t *__restrict rows, int8_t *__restrict blocks) {
+    aie::vector<int8_t, BLOCK> now[SIDE], next[SIDE];
+    for (unsigned i = 0; i < SIDE; ++i) now[i] = aie::load_v<BLOCK>(rows + i * BLOCK);
+    HETERO_LOOP_UNROLL(3)
+    for (unsigned round = 0; round < 3; ++round) {
+        for (unsigned i = 0; i < SIDE / 2; ++i) {
+            const auto zipped = aie::interleave_zip(now[i], now[i + SIDE / 2], SIDE);
+            next[2 * i] = zipped.first;
+            next[2 * i + 1] = zipped.second;
+        }
+        for (unsigned i = 0; i < SIDE; ++i) now[i] = next[i];
+    }
+    for (unsigned i = 0; i < SIDE; ++i) aie::store_v(blocks + i * BLOCK, now[i]);
+}
+
 inline void softmax_modes() {
     aie::set_rounding(aie::rounding_mode::positive_inf);
     aie::set_saturation(aie::saturation_mode::saturate);

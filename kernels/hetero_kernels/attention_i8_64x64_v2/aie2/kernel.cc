@@ -1,7 +1,10 @@
 // attention_i8_64x64_v2 on one AIE2 core: one tile a call, bit for bit as reference.py has it.
 //
-// Q, K, V and O arrive and leave in blocks: [row of blocks][column of blocks][8 rows][8 columns], which the memory
-// tile's DMA arranges; the temperature stands behind V. Work goes in strips of 8 queries.
+// Q, K and V arrive row by row with the temperature behind them, and are put into blocks of 8 x 8 here: a DMA's pattern
+// holds for a whole tile, whose length is not a multiple of blocks. O leaves in blocks ([row of blocks][column of
+// blocks][8][8]), which the memory tile's DMA undoes. Work goes in strips of 8 queries.
+
+#include <aie_api/aie.hpp>
 
 #include "hetero_softmax.hpp"
 
@@ -29,17 +32,24 @@ void strip_output(const int16_t *__restrict weights, const int8_t *__restrict v,
 
 }  // namespace
 
-// in: Q, K and V, 4,096 bytes each, in blocks, and the temperature, an int32 in 32 bytes; out: O, in blocks.
+// in: Q, K and V, 64 x 64 int8 each, and the temperature, an int32; out: O, in blocks.
 HETERO_KERNEL void attention_i8_64x64_v2(const int8_t *__restrict in, int8_t *__restrict out) {
     softmax_modes();
-    const int8_t *k = in + TILE;
-    const int8_t *v = in + 2 * TILE;
+    alignas(aie::vector_decl_align) int8_t k[TILE];
+    alignas(aie::vector_decl_align) int8_t v[TILE];
+    alignas(aie::vector_decl_align) int8_t q[STRIP];
+    HETERO_LOOP_KEEP
+    for (unsigned strip = 0; strip < SIDE; ++strip) {
+        block_strip(in + TILE + strip * STRIP, k + strip * STRIP);
+        block_strip(in + 2 * TILE + strip * STRIP, v + strip * STRIP);
+    }
     const int32_t temperature = *reinterpret_cast<const int32_t *>(in + 3 * TILE);
     alignas(aie::vector_decl_align) int32_t scores[STRIP];
     alignas(aie::vector_decl_align) int16_t weights[STRIP];
     HETERO_LOOP_KEEP
     for (unsigned strip = 0; strip < SIDE; ++strip) {
-        strip_scores(in + strip * STRIP, k, scores);
+        block_strip(in + strip * STRIP, q);
+        strip_scores(q, k, scores);
         Reciprocal shares[SIDE];
         HETERO_LOOP_KEEP
         for (unsigned row = 0; row < SIDE; ++row) {

@@ -4,6 +4,8 @@
 // bytes); a key packet is K and V in blocks. The state lies in the core from the first block of keys to the last: the
 // 64 sums of each query, row by row, each query's total and scale, and the number of the block.
 
+#include <aie_api/aie.hpp>
+
 #include "hetero_softmax.hpp"
 
 namespace {

@@ -1,5 +1,7 @@
 // gemm_i8_i32 on one AIE2 core: the sum of 64 x 64 blocks along K, bit for bit as reference.py has it.
 
+#include <aie_api/aie.hpp>
+
 #include "hetero_gemm.hpp"
 
 // Before the first block along K.

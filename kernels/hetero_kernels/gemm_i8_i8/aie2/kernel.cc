@@ -1,5 +1,7 @@
 // gemm_i8_i8 on one AIE2 core: the sum of 64 x 64 blocks along K, then bias and scale, bit for bit as reference.py.
 
+#include <aie_api/aie.hpp>
+
 #include "hetero_gemm.hpp"
 
 using namespace hetero;
