@@ -209,10 +209,10 @@ def mel(x: Row, matrices: Sequence[Matrix], filters: Matrix, offsets: Row, table
         [dot(part, column) for column in zip(*matrix, strict=True)]
         for part, matrix in zip((even, odd), matrices, strict=True)
     ]
-    right = max(abs(value) for part in products for value in part).bit_length() - 30
-    real, imaginary = (
-        [shifted_up(value, right) if right >= 0 else value << -right for value in part] for part in products
-    )
+    rounded = [[shifted_up(value, 8) for value in part] for part in products]
+    left = 30 - max(abs(value) for part in rounded for value in part).bit_length()
+    assert left >= 1
+    real, imaginary = ([value << left for value in part] for part in rounded)
     power = [
         min(shifted_up((re * re >> 15) + (im * im >> 15), 15), 2**31 - 1)
         for re, im in zip(real, imaginary, strict=True)
@@ -220,6 +220,6 @@ def mel(x: Row, matrices: Sequence[Matrix], filters: Matrix, offsets: Row, table
     y = []
     for weights, offset in zip(filters, offsets, strict=True):
         energy = dot(power, weights)
-        logarithm = log2_steps(energy, table) + offset + 2**16 * (right - up) if energy else 0
+        logarithm = log2_steps(energy, table) + offset + 2**16 * (8 - left - up) if energy else 0
         y.append(clip(shifted_up(logarithm, 6), -17008, 2**15 - 1) if energy else -17008)
     return y

@@ -57,11 +57,11 @@ class CoreFunction:
         source: The `.cc`.
         buffers: Its pointer arguments, in order.
         frame: Bytes of stack that it takes at most, calls included. Held against what the compilers report.
-        defines: Macros that give the source its sizes: `-D NAME=VALUE` for every compiler.
+        defines: Macros that give the source its name or sizes: `-D NAME=VALUE` for every compiler.
     """
 
     name: str
     source: Path
     buffers: tuple[Buffer, ...]
     frame: int
-    defines: tuple[tuple[str, int], ...] = ()
+    defines: tuple[tuple[str, int | str], ...] = ()

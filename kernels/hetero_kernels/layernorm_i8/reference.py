@@ -87,17 +87,17 @@ def inverse_deviation(squares: Array, width: int) -> tuple[Array, Array]:
     for _ in range(3):
         rest = 3 * 2**13 - ((u * ((r * r) >> 15)) >> 15)
         r = (r * rest) >> 14
-    root, root_bits = _root(width)
-    mantissa = np.minimum(shift_round(np.minimum(r, 32767) * root, 15), 32767)
-    return mantissa, halved + (root_bits + 6 - _NORMAL_BITS)
+    factor, factor_bits = root(width)
+    mantissa = np.minimum(shift_round(np.minimum(r, 32767) * factor, 15), 32767)
+    return mantissa, halved + (factor_bits + 6 - _NORMAL_BITS)
 
 
 @functools.cache
-def _root(width: int) -> tuple[int, int]:
+def root(width: int) -> tuple[int, int]:
     """sqrt(width / 2) as 15 bits, and how many of these lie behind the point."""
-    root = math.sqrt(width / 2)
-    bits = 15 - math.frexp(root)[1]
-    return round(math.ldexp(root, bits)), bits
+    exact = math.sqrt(width / 2)
+    bits = 15 - math.frexp(exact)[1]
+    return round(math.ldexp(exact, bits)), bits
 
 
 def model(*, x: Array, gamma: Array, beta: Array) -> dict[str, Array]:

@@ -5,11 +5,12 @@ spend its time on moving and rounding, where an AIE2 core does 64 products of in
 odd parts need half of the matrix each, the Hann window is part of the matrix, and neither its first sample nor the
 first and last bins count: 200 samples to 199 bins, twice, 79,600 products a window, rounded once.
 
-A window is scaled to 14 bits by a shift and its spectrum to 30 bits, so that quiet windows and quiet bins lose nothing;
-the shifts come back in the logarithm.
+A window is scaled to 14 bits by a shift; its spectrum is rounded to 32 bits, and then brought to 30 bits by a shift to
+the left. Quiet windows and quiet bins lose next to nothing, and the shifts come back in the logarithm.
 
 Ranges, which show that nothing overflows: even and odd parts are saturated to int16. Their products with matrix entries
-of 15 bits are within 2**30, and 200 of them within 2**38, in 64 bits. A bin of 30 bits is x = h 2**15 + l with int16 h
+of 15 bits are within 2**30, and 200 of them within 2**15 * 2**15 * 100 < 2**37, in 64 bits: a column's entries add up
+to those of the Hann window at most. Over 2**8 they are within 2**29. A bin of 30 bits is x = h 2**15 + l with int16 h
 and l, so that ⌊x**2 / 2**15⌋ = x h + ⌊x l / 2**15⌋ takes int32 by int16 products, each within 2**45; two of these over
 2**15 are within 2**31, saturated. A filter has at most 14 bins: 14 powers times filters of 15 bits are within 2**50.
 """
@@ -38,6 +39,7 @@ FLOOR = -17008
 """The least output, the logarithm of Whisper's 1e-10; also that of silence."""
 
 _SAMPLE_BITS = 14
+_SPECTRUM_SHIFT = 8
 _SPECTRUM_BITS = 30
 _MANTISSA_BITS = 15
 # Of the logarithm before it is rounded.
@@ -79,11 +81,11 @@ def _spectrum(x: Array) -> tuple[Array, Array]:
     parts[:, :, : HALF - 1] = scaled[:, 1:HALF] + mirrored, scaled[:, 1:HALF] - mirrored
     parts[0, :, -1] = scaled[:, HALF]
     np.clip(parts, -32768, 32767, out=parts)
-    # Exact: float64 holds sums within 2**38.
+    # Exact: float64 holds sums within 2**37.
     products = np.matmul(parts.astype(np.float64), matrices().astype(np.float64)).astype(np.int64)
-    right = _bits(np.abs(products).max(axis=(0, 2), initial=0))[:, np.newaxis] - _SPECTRUM_BITS
-    less = np.maximum(right, 0)
-    return ((products << np.maximum(-right, 0)) + ((1 << less) >> 1)) >> less, (right - up).astype(np.int64)
+    rounded = shift_round(products, _SPECTRUM_SHIFT)
+    left = _SPECTRUM_BITS - _bits(np.abs(rounded).max(axis=(0, 2), initial=0))[:, np.newaxis]
+    return rounded << left, (_SPECTRUM_SHIFT - left - up).astype(np.int64)
 
 
 def log2(values: Array) -> Array:
