@@ -107,7 +107,8 @@ class WholeArray:
         shares_a, shares_w, shares_c = [], [], []
         for row in range(self.rows):
             activations.append(iron.ObjectFifo(operand, name=f"a{row}"))
-            place = iron.Tile(row % self.columns, 1)
+            # Also where the product takes fewer columns: with results and weights, one memory tile has no room for two.
+            place = iron.Tile(row, 1)
             shares_a.append(
                 activations[-1]
                 .cons()

@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hetero.errors import OptionError
 from hetero.tensors import Array
 from hetero_kernels import get
-from hetero_kernels.aie2 import catalogue
+from hetero_kernels.aie2 import budgets, catalogue
+from hetero_kernels.aie2.budgets import Need
+from hetero_kernels.aie2.function import CoreFunction
 from hetero_kernels.aie2.host import HostKernel, build
-from hetero_kernels.attention_i8_exact.aie2 import functions as exact
+from hetero_kernels.aie2.simulate import run, stand_in
+from hetero_kernels.attention_i8_exact.aie2.design import KEYS, QUERIES, STATE, ExactAttention, design
 from tests.kernels.aie2.blocks import blocked, unblocked
 
 T = 256
@@ -25,9 +29,7 @@ def drawn(rng: np.random.Generator, spread: float, *shape: int) -> Array:
 
 @pytest.fixture(scope="module")
 def online(libraries: Path, compiler_name: str) -> dict[str, HostKernel]:
-    return {
-        f.name.rsplit("_", 1)[1]: build(f, compiler_name, libraries) for f in (exact.BEGIN, exact.ATTEND, exact.END)
-    }
+    return {f.name.rsplit("_", 1)[1]: build(f, compiler_name, libraries) for f in design(T).functions}
 
 
 @pytest.mark.parametrize("spread", SPREADS)
@@ -42,18 +44,18 @@ def test_a_tile_is_the_references(libraries: Path, compiler_name: str, spread: f
     np.testing.assert_array_equal(unblocked(out, 64, 64), expected)
 
 
-def run(online: dict[str, HostKernel], q: Array, k: Array, v: Array, heat: Array, keys: int, tile_at: int) -> Array:
-    """One tile of 64 queries against all blocks of keys, as a core does it."""
-    some = slice(64 * tile_at, 64 * tile_at + 64)
-    queries = np.zeros(exact.QUERIES, np.int8)
-    queries[:4096] = blocked(q[some])
-    queries[4096:].view(np.int32)[:64] = heat[some]
-    queries[4096:].view(np.int32)[64] = keys
-    state = np.full(exact.STATE, 0x55555555, np.int32)
+def attended(
+    online: dict[str, HostKernel], q: Array, k: Array, v: Array, heat: Array, keys: int, tile_at: int
+) -> Array:
+    """One packet of 64 queries against all blocks of keys, as a core does it."""
+    made = ExactAttention(T, 1, 1)
+    parts = {"q": q, "k": k, "v": v, "temperature": heat, "keys": np.array([keys], np.int32)}
+    queries, pairs, _ = made.pack(**{name: part[np.newaxis] for name, part in parts.items()})
+    packet = blocked(queries.reshape(made.blocks, QUERIES // 64, 64)[tile_at])
+    state = np.full(STATE, 0x55555555, np.int32)
     online["begin"](state)
-    for start in range(0, len(k), 64):
-        block = np.concatenate([blocked(part[start : start + 64]) for part in (k, v)])
-        online["block"](queries, block, state)
+    for pair in pairs.reshape(made.blocks, KEYS // 64, 64):
+        online["block"](packet, blocked(pair), state)
     out = np.empty(4096, np.int16)
     online["end"](state, out)
     return out.reshape(64, 64)
@@ -70,7 +72,7 @@ def test_attention_to_all_keys_is_the_references(online: dict[str, HostKernel], 
         0
     ]
     for tile_at in (0, 3):
-        got = run(online, q, k, v, heat, keys, tile_at)
+        got = attended(online, q, k, v, heat, keys, tile_at)
         np.testing.assert_array_equal(got, expected[64 * tile_at : 64 * tile_at + 64])
 
 
@@ -86,4 +88,38 @@ def test_a_maximum_that_rises_with_every_block_is_the_references(
     q[::3] = -128
     heats = np.full(T, heat, np.int32)
     expected = get(f"attention_i8_exact_{T}")(q[None], k[None], v[None], heats[None], np.array([[T]], np.int32))["o"][0]
-    np.testing.assert_array_equal(run(online, q, k, v, heats, T, 1), expected[64:128])
+    np.testing.assert_array_equal(attended(online, q, k, v, heats, T, 1), expected[64:128])
+
+
+@pytest.mark.parametrize(("columns", "rows", "rounds"), [(1, 1, 1), (2, 4, 1), (4, 2, 2), (3, 4, 1)])
+def test_the_design_fits_and_attends_with_every_head(libraries: Path, columns: int, rows: int, rounds: int) -> None:
+    made = design(T, columns=columns, rows=rows, rounds=rounds)
+    program = made.program(stand_in()).resolve_program()
+    needs = {f.name: Need(f.frame) for f in made.functions}
+    budgets.check(program, needs)
+    rng = np.random.default_rng(columns)
+    given = {name: drawn(rng, 30, made.heads, T, 64) for name in "qkv"}
+    given["temperature"] = (2.0 ** rng.uniform(15, 26, (made.heads, T))).astype(np.int32)
+    given["keys"] = rng.integers(0, T, (made.heads, 1), endpoint=True).astype(np.int32)
+    calls, roles = {}, {}
+    for function in made.functions:
+        built = build(function, "g++", libraries)
+        assert built.frame is not None
+        assert built.frame <= function.frame
+
+        def on_core(*parts: Array, built: HostKernel = built, function: CoreFunction = function) -> None:
+            built(*(p.view(b.dtype) for p, b in zip(parts, function.buffers, strict=True)), fresh=False)
+
+        calls[function.name] = on_core
+        roles[function.name] = tuple(buffer.role for buffer in function.buffers)
+    buffers = made.pack(**given)
+    outcome = run(program, [b.view(np.uint8) for b in buffers], calls, roles, 14000, ["in", "in", "out"])
+    np.testing.assert_array_equal(made.unpack(buffers[2]), made.kernel.reference(**given)["o"])
+    assert not outcome.one_after_the_other
+
+
+def test_rows_that_cannot_share_the_packets_are_refused() -> None:
+    with pytest.raises(OptionError, match="4 rows cannot share 6 packets") as caught:
+        design(384, rows=4)
+    assert caught.value.fix == "take 3 rows"
+    assert (design(1536).rows, design(384).rows, design(64).rows) == (4, 3, 1)

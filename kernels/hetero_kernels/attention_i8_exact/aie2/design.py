@@ -95,14 +95,14 @@ class ExactAttention:
     @property
     def functions(self) -> tuple[CoreFunction, CoreFunction, CoreFunction]:
         """What runs on a core: before the first block of keys, for each, and after the last."""
-        source = Path(__file__).with_name("kernel.cc")
+        source, frame = Path(__file__).with_name("kernel.cc"), 10240
         state = ("state", "int32", (STATE,))
         queries, keys = Buffer("queries", "int8", (QUERIES,), "in"), Buffer("keys", "int8", (KEYS,), "in")
         return (
-            CoreFunction("attention_i8_exact_begin", source, (Buffer(*state, "inout"),), 512),
-            CoreFunction("attention_i8_exact_block", source, (queries, keys, Buffer(*state, "inout")), 14336),
+            CoreFunction("attention_i8_exact_begin", source, (Buffer(*state, "inout"),), frame),
+            CoreFunction("attention_i8_exact_block", source, (queries, keys, Buffer(*state, "inout")), frame),
             CoreFunction(
-                "attention_i8_exact_end", source, (Buffer(*state, "in"), Buffer("o", "int16", (_TILE,), "out")), 1024
+                "attention_i8_exact_end", source, (Buffer(*state, "in"), Buffer("o", "int16", (_TILE,), "out")), frame
             ),
         )
 
@@ -186,8 +186,9 @@ class ExactAttention:
         def head_of(head: int, size: int, times: int = 1) -> Any:
             """All of a head's packets of that size, so many times over."""
             whole = blocks * size
+            # A shim's innermost dimension has 1,023 words at most.
             return iron.TensorAccessPattern(
-                (self.heads * whole,), head * whole, [times, blocks, 1, size], [0, size, 0, 1]
+                (self.heads * whole,), head * whole, [times, blocks, size // 512, 512], [0, size, 512, 1]
             )
 
         def sequence(queries: Any, keys: Any, o: Any, *fifos: Any) -> None:
@@ -234,11 +235,9 @@ class ExactAttention:
 
 
 def design(length: int, *, columns: int = 4, rows: int | None = None, rounds: int = 1) -> ExactAttention:
-    """The design for so many positions; see `ExactAttention`. `rows`: as many as share T / 64 evenly, when not given."""
+    """The design for so many positions; see `ExactAttention`. When not given, `rows` is as many as share T / 64."""
     blocks = length // SIDE
-    return ExactAttention(
-        length, columns, rows or max(r for r in range(1, _MOST_ROWS + 1) if blocks % r == 0), rounds
-    )
+    return ExactAttention(length, columns, rows or max(r for r in range(1, _MOST_ROWS + 1) if blocks % r == 0), rounds)
 
 
 def _bytes(size: int) -> Any:
