@@ -29,6 +29,7 @@ from hetero.program import Program
 
 if TYPE_CHECKING:
     from hetero.backend import Backend
+    from hetero.kernel_tools import KernelTools
     from hetero.scheduler.policy import Policy
 
 _log = logging.getLogger(__name__)
@@ -63,6 +64,10 @@ class Hooks:
     @hookspec
     def hetero_policy(self) -> Policy:  # type: ignore[empty-body]
         """A scheduling policy, for `Runtime.load(policy=NAME)`; see `hetero.scheduler.policy.Policy`."""
+
+    @hookspec
+    def hetero_kernel_tools(self) -> KernelTools:  # type: ignore[empty-body]
+        """What checks and builds the plugin's kernels, for `hetero kernels`; see `hetero.kernel_tools`."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +239,10 @@ class Plugins:
     def policies(self) -> dict[str, Policy]:
         """The policies of all plugins, by name."""
         return {policy.name: policy for _, policy in self._each(self._manager.hook.hetero_policy)}
+
+    def kernel_tools(self) -> list[KernelTools]:
+        """What the plugins give to check and build their kernels."""
+        return [tools for _, tools in self._each(self._manager.hook.hetero_kernel_tools)]
 
     def _report(
         self, plugin: InstalledPlugin, backends: list[tuple[str, str]], programs: list[tuple[str, str]]

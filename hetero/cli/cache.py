@@ -15,6 +15,7 @@ from hetero.cli.console import echo_json, echo_table, folder_size, size
 from hetero.errors import OptionError
 
 _KINDS = {
+    "aie2": "NPU kernels, compiled to be checked",
     "whisper": "converted speech models",
     "cpu": "optimised graphs",
     "compiled": "compiled models",

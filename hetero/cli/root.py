@@ -14,7 +14,19 @@ import click
 
 from hetero.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, report
 
-_COMMANDS = ("devices", "doctor", "run", "bench", "transcribe", "trace", "compile", "models", "cache", "plugins")
+_COMMANDS = (
+    "devices",
+    "doctor",
+    "run",
+    "bench",
+    "transcribe",
+    "trace",
+    "compile",
+    "kernels",
+    "models",
+    "cache",
+    "plugins",
+)
 
 _EXIT_CODES = """
 \b
@@ -94,6 +106,7 @@ def cli(ctx: click.Context, verbose: int) -> None:
         hetero trace model.onnx -o trace.json     a timeline of what ran where
         hetero transcribe talk.mp3 -f srt         speech to text
         hetero compile model.onnx --target rk3588 a bundle for an NPU
+        hetero kernels verify                     are the NPU kernels' sources right?
     """  # noqa: D301
     _log_to_stderr(verbose)
     for stream in (sys.stdout, sys.stderr):

@@ -18,6 +18,7 @@ others.
 from __future__ import annotations
 
 import difflib
+from typing import TYPE_CHECKING
 
 from hetero.errors import ProgramNotFound
 from hetero.plugins import hookimpl
@@ -36,7 +37,19 @@ from hetero_kernels.layernorm_i8_256.spec import LAYERNORM_I8_256
 from hetero_kernels.matmul_i8_64x64.spec import MATMUL_I8_64X64
 from hetero_kernels.mel_i16.spec import MEL_I16
 
-__all__ = ["Family", "Kernel", "families", "get", "hetero_program", "hetero_program_names", "names"]
+if TYPE_CHECKING:
+    from hetero.kernel_tools import KernelTools
+
+__all__ = [
+    "Family",
+    "Kernel",
+    "families",
+    "get",
+    "hetero_kernel_tools",
+    "hetero_program",
+    "hetero_program_names",
+    "names",
+]
 
 _KERNELS = {
     kernel.name: kernel
@@ -101,3 +114,11 @@ def hetero_program(name: str) -> Program | None:
 def hetero_program_names() -> tuple[str, ...]:
     """The kernels' names, and the patterns of those whose names carry sizes."""
     return tuple(sorted([*_KERNELS, *_FAMILIES]))
+
+
+@hookimpl
+def hetero_kernel_tools() -> KernelTools:
+    """What checks the kernels' sources for AMD's NPU, and builds them."""
+    from hetero_kernels.aie2.tools import Aie2Tools
+
+    return Aie2Tools()

@@ -149,7 +149,7 @@ def test_layernorm_is_as_good_as_rounding_floats_answer_to_int8(encoder: Encoder
 @pytest.mark.parametrize("layer", LAYERS)
 def test_gelu_loses_no_more_than_rounding_what_goes_in_and_out(encoder: Encoder, layer: int) -> None:
     # The graph divides by sqrt(2) ahead of the error function.
-    x = encoder.values[f"encoder.layers.{layer}.fc1/Div"][0] * np.sqrt(2)
+    x = encoder.values[f"encoder.layers.{layer}.fc1/Div"][0, :200] * np.sqrt(2)
 
     def gelu(values: Array) -> Array:
         return np.asarray(values * 0.5 * (1 + np.vectorize(math.erf)(values / math.sqrt(2))))
@@ -185,7 +185,7 @@ def test_speech_is_transcribed_alike_from_the_integer_mel(monkeypatch: pytest.Mo
         calls += 1
         return host.log_mel(get(f"mel_i16_{n_mels}")(host.windows(audio, padding=padding))["y"])
 
-    sounds = sorted(SPEECH.glob("*.flac"))
+    sounds = sorted(SPEECH.glob("librivox-*.flac"))
     with (
         hetero.Runtime(backends=(CpuBackend,), plugins=False, options={"cpu": {"threads": 1}}) as runtime,
         Transcriber(MODEL, runtime=runtime) as transcriber,

@@ -60,6 +60,13 @@ def test_the_wheel_installs_only_our_import_names(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+def test_the_wheel_brings_the_kernels_sources(wheel: Path) -> None:
+    kernels = ROOT / "kernels"
+    sources = {str(path.relative_to(kernels)) for kind in ("*.cc", "*.hpp") for path in kernels.rglob(kind)}
+    with zipfile.ZipFile(wheel) as content:
+        assert "hetero_kernels/aie2/stand_in/aie_api/aie.hpp" in sources <= set(content.namelist())
+
+
 def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     install(wheel, site)

@@ -241,23 +241,24 @@ class _Recorder:
         under_way = len([entry for entry in self._open if entry[0] == name])
         self.most[name] = max(self.most.get(name, 0), under_way)
         item = shape_of(buffer)[1].itemsize
-        if isinstance(tap, TensorAccessPattern):
-            dimensions = [(size, stride) for size, stride in tap.pattern if size > 1]
-            _shape_of_pattern(f"the transfer of {name}", "shim", dimensions, item)
-            if dimensions and not is_linear(dimensions):
-                words = dimensions[-1][0] * item // WORD
-                _within(
-                    "words of a shim's innermost dimension",
-                    words,
-                    SHIM_INNERMOST_WORDS,
-                    f"the transfer of {name}",
-                    "split its innermost dimension in two",
+        steps = tap.pattern if isinstance(tap, TensorAccessPattern) else [(bytes_of(buffer) // item, 1)]
+        dimensions = [(size, stride) for size, stride in steps if size > 1]
+        if is_linear(dimensions):
+            moved = elements(dimensions) * item
+            if moved % WORD:
+                raise CompileError(
+                    f"the transfer of {name} moves {moved:,} bytes, expected whole words of {WORD}",
+                    fix="make it a multiple of 4 bytes",
                 )
-        elif bytes_of(buffer) % WORD:
-            raise CompileError(
-                f"the transfer of {name} has {bytes_of(buffer)} bytes, expected whole words of {WORD}",
-                fix="make the buffer a multiple of 4 bytes",
-            )
+            return
+        _shape_of_pattern(f"the transfer of {name}", "shim", dimensions, item)
+        _within(
+            "words of a shim's innermost dimension",
+            dimensions[-1][0] * item // WORD,
+            SHIM_INNERMOST_WORDS,
+            f"the transfer of {name}",
+            "split its innermost dimension in two",
+        )
 
 
 def _patterns(fifo: ObjectFifo) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from hetero.errors import OptionError
 from hetero.tensors import Array
-from hetero_kernels.aie2.function import Buffer, CoreFunction
+from hetero_kernels.aie2.function import Buffer, CoreFunction, array_type
 from hetero_kernels.aie2.iron import Iron
 from hetero_kernels.kernel import Kernel
 
@@ -313,4 +313,4 @@ def _core(source: Any, target: Any, function: Any) -> None:
 
 
 def _bytes(size: int) -> Any:
-    return np.ndarray[(size,), np.dtype[np.int8]]  # type: ignore[misc]
+    return array_type((size,), "int8")

@@ -42,11 +42,6 @@ class Buffer:
         """In bytes."""
         return self.elements * np.dtype(self.dtype).itemsize
 
-    @property
-    def type(self) -> Any:
-        """As IRON writes the type of a buffer: `np.ndarray[(64, 64), np.dtype[np.int8]]`."""
-        return np.ndarray[self.shape, np.dtype[np.dtype(self.dtype).type]]  # type: ignore[misc]
-
 
 @dataclass(frozen=True)
 class CoreFunction:
@@ -65,3 +60,21 @@ class CoreFunction:
     buffers: tuple[Buffer, ...]
     frame: int
     defines: tuple[tuple[str, int | str], ...] = ()
+
+    @property
+    def flags(self) -> list[str]:
+        """The macros as a compiler takes them."""
+        return [f"-D{name}={value}" for name, value in self.defines]
+
+    @property
+    def types(self) -> list[Any]:
+        """Its arguments' types as IRON writes them."""
+        return [array_type(buffer.shape, buffer.dtype) for buffer in self.buffers]
+
+
+def array_type(shape: tuple[int, ...], dtype: str) -> Any:
+    """The type of a buffer as IRON writes it: `np.ndarray[(64, 64), np.dtype[np.int8]]`."""
+    # Made from values, which a type checker takes for no type.
+    arrays: Any = np.ndarray
+    dtypes: Any = np.dtype
+    return arrays[shape, dtypes[np.dtype(dtype).type]]

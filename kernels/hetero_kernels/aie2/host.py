@@ -162,7 +162,7 @@ def build(function: CoreFunction, compiler_name: str = "g++", cache: Path | None
         *command,
         _version(command),
         *_FLAGS,
-        *_defines(function),
+        *function.flags,
         *(p.read_text(encoding="utf-8") for p in (function.source, *headers, *beside)),
     )
     folder = (cache or cache_dir() / "aie2") / f"{function.name}-{key}"
@@ -174,7 +174,7 @@ def build(function: CoreFunction, compiler_name: str = "g++", cache: Path | None
 
 def _compile(command: list[str], function: CoreFunction, target: Path) -> None:
     places = [flag for folder in (STAND_IN, INCLUDE, function.source.parent) for flag in ("-I", str(folder))]
-    flags = [*_FLAGS, *_HIDDEN, *_defines(function)]
+    flags = [*_FLAGS, *_HIDDEN, *function.flags]
     line = [*command, *flags, *places, "-c", str(function.source), "-o", str(target.with_suffix(".o"))]
     link = [*command, "-shared", str(target.with_suffix(".o")), "-o", str(target)]
     for step in (line, link):
@@ -186,10 +186,6 @@ def _compile(command: list[str], function: CoreFunction, target: Path) -> None:
                 f"{(done.stderr or done.stdout).strip()[-4000:]}",
                 fix="mend the source; the stand-in for aie_api has integers, and the names that kernels here use",
             )
-
-
-def _defines(function: CoreFunction) -> list[str]:
-    return [f"-D{name}={value}" for name, value in function.defines]
 
 
 def _version(command: list[str]) -> str:

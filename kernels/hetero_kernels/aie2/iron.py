@@ -16,7 +16,7 @@ MLIR_AIE = "1.4.4"
 """The version of mlir-aie that the names below are those of."""
 
 INSTALL = (
-    f"python -m pip install 'mlir_aie=={MLIR_AIE}' llvm-aie "
+    "python -m pip install mlir_aie llvm-aie "
     f"-f https://github.com/Xilinx/mlir-aie/releases/expanded_assets/v{MLIR_AIE} "
     "-f https://github.com/Xilinx/llvm-aie/releases/expanded_assets/nightly"
 )
@@ -36,7 +36,7 @@ class Iron:
         Program: `Program(device, runtime, workers=[...])`.
         TensorAccessPattern: `TensorAccessPattern(dimensions, offset, sizes, strides)`.
         device: The whole Phoenix array, four columns.
-        Buffer: `Buffer(type, name=)`: memory of one core, handed to its worker.
+        Buffer: `Buffer(type, initial_value=, name=)`: memory of one core, handed to its worker.
         Tile: `Tile(column, row)`: where a split or a join takes place; row 1 has the memory tiles.
         range_: `range` in a core's function, as a loop and not as its turns written out.
     """

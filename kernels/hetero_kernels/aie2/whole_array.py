@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hetero.errors import OptionError
-from hetero_kernels.aie2.function import Buffer, CoreFunction
+from hetero_kernels.aie2.function import Buffer, CoreFunction, array_type
 from hetero_kernels.aie2.iron import Iron
 from hetero_kernels.aie2.pattern import blocked, unblocked
 from hetero_kernels.kernel import Kernel
@@ -97,10 +95,9 @@ class WholeArray:
         Returns:
             A `Program` of those names.
         """
-        operand, result = _array(np.int8, _BLOCK), _array(np.int32, _BLOCK)
+        operand, result = _int8s(_BLOCK), _int32s(_BLOCK)
         begin, block = (
-            iron.Kernel(function.name, f"{self.kernel.name}.o", [buffer.type for buffer in function.buffers])
-            for function in self.functions
+            iron.Kernel(function.name, f"{self.kernel.name}.o", function.types) for function in self.functions
         )
         to_blocks, from_blocks = list(blocked(SIDE, SIDE)), list(unblocked(SIDE, SIDE))
         activations, weights, results = [], [], []
@@ -122,9 +119,7 @@ class WholeArray:
                 .cons()
                 .forward(obj_type=operand, name=f"w{column}_blocks", dims_to_stream=to_blocks, tile=place)
             )
-            results.append(
-                iron.ObjectFifo(_array(np.int32, self.rows * _BLOCK), name=f"c{column}", dims_to_stream=from_blocks)
-            )
+            results.append(iron.ObjectFifo(_int32s(self.rows * _BLOCK), name=f"c{column}", dims_to_stream=from_blocks))
             shares_c.append(
                 results[-1]
                 .prod()
@@ -146,9 +141,9 @@ class WholeArray:
             for row in range(self.rows)
         ]
         types = [
-            _array(np.int8, self.length * self.depth),
-            _array(np.int8, self.depth * self.channels),
-            _array(np.int32, self.length * self.channels),
+            _int8s(self.length * self.depth),
+            _int8s(self.depth * self.channels),
+            _int32s(self.length * self.channels),
         ]
         handles = [*(f.prod() for f in activations), *(f.prod() for f in weights), *(f.cons() for f in results)]
         runtime = iron.Runtime(self._sequence(iron), [*types, *handles])
@@ -219,5 +214,9 @@ def most_columns(channels: int) -> int:
     return max(columns for columns in range(1, _MOST_COLUMNS + 1) if channels // SIDE % columns == 0)
 
 
-def _array(dtype: Any, size: int) -> Any:
-    return np.ndarray[(size,), np.dtype[dtype]]
+def _int8s(size: int) -> Any:
+    return array_type((size,), "int8")
+
+
+def _int32s(size: int) -> Any:
+    return array_type((size,), "int32")

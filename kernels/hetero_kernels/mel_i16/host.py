@@ -36,8 +36,8 @@ def windows(audio: Array, *, padding: int = 0) -> Array:
         return np.zeros((0, WINDOW), np.int16)
     samples = np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16)
     framed = np.pad(np.pad(samples, (0, padding)), HALF, mode="reflect")
-    framed_windows: Array = np.lib.stride_tricks.sliding_window_view(framed, WINDOW)[::HOP][:frames]
-    return framed_windows.copy()
+    every: Array = np.lib.stride_tricks.sliding_window_view(framed, WINDOW)
+    return np.array(every[::HOP][:frames])
 
 
 def log_mel(y: Array) -> Array:

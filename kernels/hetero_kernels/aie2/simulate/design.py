@@ -49,12 +49,19 @@ class Kernel:
 
 
 class Buffer:
-    """Memory of one core, which keeps what is written into it; rubbish at first."""
+    """Memory of one core, which keeps what is written into it; rubbish at first unless it is given a value."""
 
-    # The argument's name is that of the real one.
-    def __init__(self, type: Any, name: str | None = None) -> None:  # noqa: A002
+    # The arguments' names are those of the real one.
+    def __init__(self, type: Any, initial_value: Any = None, name: str | None = None) -> None:  # noqa: A002
         self.obj_type, self.name = type, name or f"buffer{id(self):x}"
         self.memory = np.full(bytes_of(type), 0xA5, np.uint8)
+        if initial_value is not None:
+            if initial_value.nbytes != bytes_of(type):
+                raise OptionError(
+                    f"{self.name} is {text_of(type)} and is given {initial_value.nbytes:,} bytes",
+                    fix="give both one size",
+                )
+            self.memory[:] = np.ascontiguousarray(initial_value).reshape(-1).view(np.uint8)
         self.owner: Any = None
 
 

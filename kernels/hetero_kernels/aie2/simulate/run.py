@@ -333,7 +333,7 @@ def _upstream(fifo: ObjectFifo) -> list[ObjectFifo]:
 def _streamed(fifo: ObjectFifo, data: Array, segments: Sequence[tuple[int, int]]) -> Array:
     """The bytes in the order in which they leave: the pattern is applied to each segment on its own."""
     if not fifo.dims_to_stream:
-        return data.copy()
+        return np.array(data)
     order = places(fifo.dims_to_stream)
     item = fifo.dtype.itemsize
     parts = []
@@ -346,7 +346,8 @@ def _streamed(fifo: ObjectFifo, data: Array, segments: Sequence[tuple[int, int]]
                 fix="on a joined FIFO the pattern is that of one segment",
             )
         parts.append(part[order].reshape(-1))
-    return np.concatenate(parts)
+    streamed: Array = np.concatenate(parts)
+    return streamed
 
 
 def _arrive(fifo: ObjectFifo, handle: Handle, room: Array, data: Array) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from hetero.errors import OptionError
 from hetero.tensors import Array
-from hetero_kernels.aie2.function import Buffer, CoreFunction
+from hetero_kernels.aie2.function import Buffer, CoreFunction, array_type
 from hetero_kernels.aie2.iron import Iron
 from hetero_kernels.aie2.pattern import blocked
 from hetero_kernels.attention_i8_exact.spec import ATTENTION_I8_EXACT
@@ -120,10 +120,7 @@ class ExactAttention:
         Returns:
             A `Program` of those names.
         """
-        kernels = [
-            iron.Kernel(function.name, f"{self.kernel.name}.o", [buffer.type for buffer in function.buffers])
-            for function in self.functions
-        ]
+        kernels = [iron.Kernel(function.name, f"{self.kernel.name}.o", function.types) for function in self.functions]
         rows, core = self.rows, self._core(iron)
         query_fifos, key_fifos, answer_fifos, workers = [], [], [], []
         for column in range(self.columns):
@@ -151,7 +148,7 @@ class ExactAttention:
             key_fifos.append(keys)
             answer_fifos.append(answers)
             for row in range(rows):
-                state = iron.Buffer(self.functions[0].buffers[0].type, name=f"state{column}_{row}")
+                state = iron.Buffer(self.functions[0].types[0], name=f"state{column}_{row}")
                 ends = [packets[row].cons(), shared.cons(), parts[row].prod()]
                 workers.append(iron.Worker(core, fn_args=[*ends, state, *kernels], stack_size=self.stack))
         types = [
@@ -241,8 +238,8 @@ def design(length: int, *, columns: int = 4, rows: int | None = None, rounds: in
 
 
 def _bytes(size: int) -> Any:
-    return np.ndarray[(size,), np.dtype[np.int8]]  # type: ignore[misc]
+    return array_type((size,), "int8")
 
 
 def _shorts(size: int) -> Any:
-    return np.ndarray[(size,), np.dtype[np.int16]]  # type: ignore[misc]
+    return array_type((size,), "int16")

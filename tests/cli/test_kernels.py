@@ -1,0 +1,192 @@
+"""`hetero kernels` lists, checks and builds what plugins bring, and says what is missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import hetero
+from hetero.errors import ProgramNotFound
+from hetero.kernel_tools import KernelEntry, Rung, Size
+from hetero.plugins import Plugins
+from hetero.testing.xrt.stand_in import write_stand_in
+from hetero_kernels import hetero_kernel_tools
+from tests.cli.conftest import Line
+
+
+@pytest.fixture(autouse=True)
+def no_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "aie", None)
+    monkeypatch.setenv("HETERO_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def compiler() -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+
+
+class Fake:
+    """Kernels whose checks end as a test says."""
+
+    target = "fake1"
+    compilers = ("cc",)
+    rungs = ((1, "first"), (2, "second"))
+
+    def __init__(self, *states: str) -> None:
+        self.states = states
+        self.asked: list[Size] = []
+
+    def kernels(self, folders: Sequence[Path]) -> list[KernelEntry]:
+        return [KernelEntry("square", "x * x", True, True, None, "small numbers only")]
+
+    def verify(self, name: str, rungs: Sequence[int], compiler: str, size: Size) -> Iterator[Rung]:
+        if name != "square":
+            raise ProgramNotFound(f"there is no kernel {name!r}")
+        self.asked.append(size)
+        for number in rungs:
+            state = self.states[number - 1]
+            yield Rung(number, self.rungs[number - 1][1], state, f"found {number}", f"mend {number}")  # type: ignore[arg-type]
+
+    def build(self, name: str, folder: Path, size: Size) -> list[Path]:
+        self.asked.append(size)
+        return [folder / "square.xclbin", folder / "kernel.toml"]
+
+
+def put(monkeypatch: pytest.MonkeyPatch, *tools: Fake) -> None:
+    class Plugin:
+        def __init__(self, one: Fake) -> None:
+            self._one = one
+
+        @hetero.hookimpl
+        def hetero_kernel_tools(self) -> Fake:
+            return self._one
+
+    def discover(self: Plugins, environ: object = None) -> None:
+        for one in tools:
+            self.register(Plugin(one))
+
+    monkeypatch.setattr(Plugins, "discover", discover)
+
+
+def test_the_kernels_are_listed_with_what_there_is_of_each(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_stand_in(tmp_path / "built" / "gelu_i8", "gelu_i8")
+    monkeypatch.setenv("HETERO_XRT_KERNELS", str(tmp_path / "built"))
+    found = {entry["name"]: entry for entry in line.json("kernels", "list")["kernels"]}
+    assert set(found) >= {"attention_i8_64x64", "gelu_i8", "layernorm_i8_256", "matmul_i8_64x64"}
+    assert found["gelu_i8"]["compiled"] == str(tmp_path / "built" / "gelu_i8")
+    assert found["matmul_i8_64x64"]["compiled"] is None
+    assert all(found["gelu_i8"][key] is True for key in ("reference", "source", "design"))
+    assert "never run on an NPU" in line("kernels", "list").stdout
+
+
+def test_a_kernel_is_verified_as_far_as_this_machine_can(line: Line, compiler: None) -> None:
+    rungs = line.json("kernels", "verify", "gelu_i8", "--columns", 2, "--rows", 1)["kernels"]["gelu_i8"]
+    assert [(rung["number"], rung["state"]) for rung in rungs] == [
+        (1, "passed"),
+        (2, "passed"),
+        (3, "passed"),
+        (4, "not here"),
+        (5, "not here"),
+        (6, "not here"),
+    ]
+    assert "819,200 values" in rungs[1]["detail"]
+    assert "2 x 1 cores" in rungs[2]["detail"]
+    assert "pip install mlir_aie" in rungs[3]["fix"]
+
+
+def test_a_check_that_fails_is_told_and_ends_with_1(line: Line) -> None:
+    result = line("kernels", "verify", "attention_i8_64x64", "--rung", 1, "--stack", 1024)
+    assert result.exit_code == 1
+    assert "failed" in result.stdout
+    assert "stack has 1,024 bytes, and attention_i8_64x64 takes 5,120" in result.stdout
+    assert "fix: take a stack of 5,120 bytes or more" in result.stdout
+
+
+def test_what_was_asked_for_and_is_not_here_ends_with_3(line: Line) -> None:
+    document = line.json("kernels", "verify", "gelu_i8", "--rung", 4, code=3)
+    assert document["kernels"]["gelu_i8"][0]["state"] == "not here"
+
+
+@pytest.mark.parametrize(
+    ("states", "arguments", "code"),
+    [
+        (("passed", "passed"), (), 0),
+        (("passed", "not here"), (), 0),
+        (("passed", "not here"), ("--rung", "2"), 3),
+        (("failed", "not here"), (), 1),
+        (("failed", "passed"), ("--rung", "2"), 0),
+    ],
+)
+def test_the_exit_code_is_that_of_the_worst_check(
+    states: tuple[str, ...], arguments: tuple[str, ...], code: int, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(monkeypatch, Fake(*states))
+    result = line("kernels", "verify", *arguments)
+    assert result.exit_code == code, result.output
+    assert "square" in result.stdout
+
+
+def test_the_size_goes_to_the_tools(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Fake("passed", "passed")
+    put(monkeypatch, fake)
+    size = ("--columns", 2, "--rows", 3, "--tiles-per-core", 7, "--layout", "separate", "--stack", 2048)
+    line.json("kernels", "verify", "square", *size)
+    document = line.json("kernels", "build", "square", "-o", "out", *size)
+    assert fake.asked == [Size(2, 3, 7, "separate", 2048)] * 2
+    assert document == {"kernel": "square", "folder": "out", "files": ["square.xclbin", "kernel.toml"]}
+    assert "HETERO_XRT_KERNELS=" in line("kernels", "build", "square", "-o", "kernels/square").stdout
+
+
+def test_a_build_without_the_tools_says_what_is_missing_and_writes_nothing(line: Line, tmp_path: Path) -> None:
+    told = line.refuses("kernels", "build", "gelu_i8", "-o", tmp_path / "out" / "gelu_i8", code=3, says="AMD's tools")
+    assert "no mlir-aie (aiecc), no Peano (llvm-aie)" in told
+    assert "https://github.com/Xilinx/llvm-aie/releases" in told
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("verify", "gelu_i9"), "there is no kernel 'gelu_i9'"),
+        (("verify", "gelu_i8", "--rung", "7"), "there is no rung 7"),
+        (("verify", "gelu_i8", "--compiler", "tcc"), "there is no compiler 'tcc'"),
+        (("verify", "gelu_i8", "--columns", "5"), "Invalid value for '--columns'"),
+        (("build", "nothing", "-o", "out"), "there is no kernel 'nothing'"),
+        (("build", "gelu_i8"), "Missing option '-o'"),
+    ],
+)
+def test_wrong_usage_is_refused(arguments: tuple[str, ...], says: str, line: Line) -> None:
+    line.refuses("kernels", *arguments, says=says)
+
+
+def test_without_kernels_the_plugins_are_to_blame(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(monkeypatch)
+    line.refuses("kernels", "list", code=3, says="no installed plugin brings kernels")
+
+
+def test_tools_of_a_plugin_that_raises_do_no_harm(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        @hetero.hookimpl
+        def hetero_kernel_tools(self) -> None:
+            raise RuntimeError("no such thing")
+
+    class Good:
+        @hetero.hookimpl
+        def hetero_kernel_tools(self) -> object:
+            return hetero_kernel_tools()
+
+    def discover(self: Plugins, environ: object = None) -> None:
+        self.register(Broken(), "hetero.programs:broken")
+        self.register(Good(), "hetero.programs:good")
+
+    monkeypatch.setattr(Plugins, "discover", discover)
+    document = json.loads(line("kernels", "list", "--json").stdout)
+    assert len(document["kernels"]) >= 4
