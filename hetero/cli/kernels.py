@@ -20,8 +20,8 @@ from hetero.plugins import Plugins
 if TYPE_CHECKING:
     from hetero.kernel_tools import KernelTools
 
-FOLDERS = "HETERO_XRT_KERNELS"
-"""The variable that names the folders with compiled kernels, as for the XRT backend."""
+FOLDER = "HETERO_XRT_KERNELS"
+"""The variable that names the folder with one folder a compiled kernel, as for the XRT backend."""
 
 
 @click.group("kernels")
@@ -55,9 +55,10 @@ def _size_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def list_kernels(as_json: bool) -> None:
     """List the kernels and what there is of each: reference, source, design, compiled form.
 
-    Compiled kernels are looked for in the folders that HETERO_XRT_KERNELS names.
+    Compiled kernels are looked for in the folder that HETERO_XRT_KERNELS names.
     """
-    folders = [Path(place) for place in os.environ.get(FOLDERS, "").split(os.pathsep) if place]
+    named = os.environ.get(FOLDER)
+    folders = [Path(named).expanduser()] if named else []
     found = [(tools.target, entry) for tools in _all_tools() for entry in tools.kernels(folders)]
     if as_json:
         echo_json({"kernels": [{"target": target, "reference": True, **plain(entry)} for target, entry in found]})
@@ -147,7 +148,7 @@ def build(
         echo_json({"kernel": name, "folder": folder, "files": [file.name for file in files]})
         return
     click.echo(f"built {name} in {folder}: {', '.join(file.name for file in files)}")
-    click.echo(f"next: {FOLDERS}={folder.parent} hetero run {name}")
+    click.echo(f"next: {FOLDER}={folder.parent} hetero run {name}")
 
 
 def _all_tools() -> list[KernelTools]:

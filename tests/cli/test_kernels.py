@@ -106,13 +106,20 @@ def test_a_check_that_fails_is_told_and_ends_with_1(line: Line) -> None:
     result = line("kernels", "verify", "attention_i8_64x64", "--rung", 1, "--stack", 1024)
     assert result.exit_code == 1
     assert "failed" in result.stdout
-    assert "stack has 1,024 bytes, and attention_i8_64x64 takes 5,120" in result.stdout
-    assert "fix: take a stack of 5,120 bytes or more" in result.stdout
+    assert "stack has 1,024 bytes, and attention_i8_64x64 takes 6,144" in result.stdout
+    assert "fix: take a stack of 6,144 bytes or more" in result.stdout
 
 
 def test_what_was_asked_for_and_is_not_here_ends_with_3(line: Line) -> None:
     document = line.json("kernels", "verify", "gelu_i8", "--rung", 4, code=3)
     assert document["kernels"]["gelu_i8"][0]["state"] == "not here"
+
+
+def test_without_a_compiler_the_cpp_is_not_checked(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    rungs = line.json("kernels", "verify", "gelu_i8")["kernels"]["gelu_i8"]
+    assert [rung["state"] for rung in rungs] == ["passed", *["not here"] * 5]
+    assert rungs[1]["fix"] == "apt install g++"
 
 
 @pytest.mark.parametrize(

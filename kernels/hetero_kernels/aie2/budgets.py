@@ -24,6 +24,7 @@ from hetero_kernels.aie2.simulate.design import (
     TensorAccessPattern,
     Worker,
     bytes_of,
+    running_host,
     shape_of,
 )
 from hetero_kernels.aie2.simulate.run import all_fifos
@@ -197,12 +198,12 @@ def _shims(program: Program) -> Iterable[Use]:
     runtime = program.runtime
     for handle in runtime.handles:
         handle.port = recorder
-    TaskGroup.current = recorder
+    before = running_host.set(recorder)
     try:
         given = iter(runtime.types)
         runtime.sequence(*(a if isinstance(a, Handle) else next(given) for a in runtime.arguments))
     finally:
-        TaskGroup.current = None
+        running_host.reset(before)
         for handle in runtime.handles:
             handle.port = None
     for fifo, used in recorder.most.items():

@@ -149,7 +149,7 @@ def test_memory_tiles_are_counted_column_by_column() -> None:
 
 def test_tiles_that_a_core_cannot_hold_are_refused() -> None:
     deep = dataclasses.replace(ATTENTION, data=32 * 1024)
-    with pytest.raises(CompileError, match=r"32,768 of buffers, 5,632 of stack, 32,768 of tables"):
+    with pytest.raises(CompileError, match=r"32,768 of buffers, 6,656 of stack, 32,768 of tables"):
         checks.fits(deep, Geometry())
 
 

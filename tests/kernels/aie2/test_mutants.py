@@ -90,9 +90,9 @@ def test_waiting_in_turn_takes_as_many_times_longer_as_there_are_columns(librari
 
 
 def test_a_stack_of_one_kilobyte() -> None:
-    with pytest.raises(CompileError, match=r"stack has 1,024 bytes, and attention_i8_64x64 takes 5,120") as refused:
+    with pytest.raises(CompileError, match=r"stack has 1,024 bytes, and attention_i8_64x64 takes 6,144") as refused:
         checks.fits(ATTENTION, Geometry(stack=1024))
-    assert "5,120" in refused.value.fix
+    assert "6,144" in refused.value.fix
 
 
 def interleaved(self: ColumnMap, geometry: Geometry) -> tuple[HostArgument, ...]:
@@ -294,3 +294,43 @@ def test_a_core_sees_different_data_on_every_call(libraries: Path) -> None:
     checks.design_runs(mutant(ATTENTION, pack=pack), geometry, cache=libraries)
     assert len(seen) == len(set(seen)) == 64
     assert np.asarray([len(tile) for tile in seen]).tolist() == [12288] * 64
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("attention_i8_64x64", "saturation_mode::saturate", "saturation_mode::none"),
+        ("attention_i8_64x64", "rounding_mode::floor", "rounding_mode::conv_even"),
+        ("attention_i8_64x64", "int32_t(255)", "int32_t(256)"),
+        ("attention_i8_64x64", "int bit = 6", "int bit = 5"),
+        ("attention_i8_64x64", "aie::transpose(keys, 8, 8)", "keys"),
+        ("attention_i8_64x64", "aie::downshift(block.extract<HALF>(half), 3)", "block.extract<HALF>(half)"),
+        ("attention_i8_64x64", "int32_t(-64)", "int32_t(-63)"),
+        ("matmul_i8_64x64", "saturation_mode::saturate", "saturation_mode::none"),
+        ("matmul_i8_64x64", "rounding_mode::floor", "rounding_mode::symmetric_floor"),
+        ("matmul_i8_64x64", "rounding_mode::floor", "rounding_mode::positive_inf"),
+        ("gelu_i8", "lookup(table, 0, ENTRIES / 2)", "lookup(table, 0, 0)"),
+        ("layernorm_i8_256", "total < 0 ? -(-total >> 8) : total >> 8", "total >> 8"),
+        ("layernorm_i8_256", "const int32_t scale = reciprocal", "const int16_t scale = reciprocal"),
+        ("layernorm_i8_256", "saturation_mode::saturate", "saturation_mode::none"),
+        ("layernorm_i8_256", "variance_of(row, mean) + 1", "variance_of(row, mean) + 2"),
+    ],
+)
+def test_a_small_mistake_in_the_source_shows(name: str, old: str, new: str, libraries: Path, tmp_path: Path) -> None:
+    design = catalogue.design(name)
+    text = design.source.read_text()
+    assert text.count(old) == 1
+    for header in design.source.parent.glob("*.hpp"):
+        (tmp_path / header.name).write_text(header.read_text())
+    source = tmp_path / "kernel.cc"
+    source.write_text(text.replace(old, new))
+    with pytest.raises(WrongAnswer, match="differ from the reference"):
+        checks.equals_reference(dataclasses.replace(design, source=source, frame=1 << 14), "g++", 200, libraries)
+
+
+def test_a_shift_that_a_core_ignores_is_told(libraries: Path, tmp_path: Path) -> None:
+    text = ATTENTION.source.read_text()
+    source = tmp_path / "kernel.cc"
+    source.write_text(text.replace("sum.to_vector<int32_t>()", "sum.to_vector<int32_t>(3)", 1))
+    with pytest.raises(WrongAnswer, match="AIE2 ignores a shift from a 32-bit accumulator"):
+        checks.equals_reference(dataclasses.replace(ATTENTION, source=source), "g++", 1, libraries)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hetero.errors import CompileError, InputError, WrongAnswer
+from hetero.errors import CompileError, InputError, OptionError, Unavailable, WrongAnswer
 from hetero_kernels.aie2.function import Buffer, CoreFunction
-from hetero_kernels.aie2.host import build
+from hetero_kernels.aie2.host import HostKernel, build, compiler
 from tests.kernels.aie2.probe import ROUNDING, SATURATION, c_type, probe
 
 # (element bits of A, of B, accumulator bits, M, K, N): detail/aie2/mmul_*.hpp of the public headers.
@@ -84,12 +84,13 @@ def examples(dtype: str, count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[
 def test_leaving_an_accumulator_shifts_rounds_and_saturates(
     rounding: str, saturation: str, target: str, libraries: Path
 ) -> None:
+    accumulator = "acc64" if target == "int32" else "acc32"
     body = f"""
     const auto modes = aie::load_unaligned_v<16>(settings);
     aie::set_rounding(aie::rounding_mode(modes.get(0)));
     aie::set_saturation(aie::saturation_mode(modes.get(1)));
     for (unsigned i = 0; i < 256; i += 32) {{
-        aie::accum<acc32, 32> a(aie::load_v<32>(x + i));
+        aie::accum<{accumulator}, 32> a(aie::load_v<32>(x + i));
         aie::store_v(by0 + i, a.to_vector<{c_type(target)}>(0));
         aie::store_v(by3 + i, a.to_vector<{c_type(target)}>(3));
         aie::store_v(by20 + i, a.to_vector<{c_type(target)}>(20));
@@ -107,40 +108,56 @@ def test_leaving_an_accumulator_shifts_rounds_and_saturates(
         assert answer.tolist() == wanted, f"shift {shift}"
 
 
+def products(libraries: Path, types: tuple[int, int, int]) -> HostKernel:
+    """All shapes of these element and accumulator sizes in one function, which is told which one to take."""
+    bits_a, bits_b, accumulator = types
+    a_type, b_type = f"int{bits_a}", f"int{bits_b}"
+    # From 32 bits to 32 an accumulator does not shift.
+    last = "aie::downshift(sum.to_vector<int32_t>(), 9)" if accumulator == 32 else "sum.to_vector<int32_t>(9)"
+    cases = [
+        f"""
+    case {SHAPES.index((*types, m, k, n))}: {{
+        aie::mmul<{m}, {k}, {n}, {c_type(a_type)}, {c_type(b_type)}, acc{accumulator}> sum;
+        for (unsigned i = 0; i < 3; ++i)
+            sum.mac(aie::load_unaligned_v<{m * k}>(a + i * {m * k}), aie::load_unaligned_v<{k * n}>(b + i * {k * n}));
+        aie::store_unaligned_v(low, sum.to_vector<int32_t>());
+        aie::store_unaligned_v(high, {last});
+        break;
+    }}"""
+        for *kind, m, k, n in SHAPES
+        if tuple(kind) == types
+    ]
+    buffers = (
+        Buffer("which", "int32", (1,), "in"),
+        Buffer("a", a_type, (3 * 128,), "in"),
+        Buffer("b", b_type, (3 * 256,), "in"),
+        Buffer("low", "int32", (64,), "inout"),
+        Buffer("high", "int32", (64,), "inout"),
+    )
+    body = f"switch (which[0]) {{{''.join(cases)}\n}}"
+    return probe(libraries, "g++", "mmul_" + "_".join(map(str, types)), body, *buffers)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
 def test_every_shape_of_mmul_is_the_matrix_product_modulo_the_accumulator(
     shape: tuple[int, int, int, int, int, int], libraries: Path
 ) -> None:
     bits_a, bits_b, accumulator, m, k, n = shape
-    a_type, b_type = f"int{bits_a}", f"int{bits_b}"
-    body = f"""
-    using Product = aie::mmul<{m}, {k}, {n}, {c_type(a_type)}, {c_type(b_type)}, acc{accumulator}>;
-    Product sum;
-    for (unsigned i = 0; i < 3; ++i)
-        sum.mac(aie::load_unaligned_v<{m * k}>(a + i * {m * k}), aie::load_unaligned_v<{k * n}>(b + i * {k * n}));
-    aie::store_unaligned_v(low, sum.to_vector<int32_t>(0));
-    aie::store_unaligned_v(high, sum.to_vector<int32_t>(9));"""
-    buffers = (
-        Buffer("a", a_type, (3, m, k), "in"),
-        Buffer("b", b_type, (3, k, n), "in"),
-        Buffer("low", "int32", (m, n), "out"),
-        Buffer("high", "int32", (m, n), "out"),
-    )
-    kernel = probe(libraries, "g++", "mmul_" + "_".join(map(str, shape)), body, *buffers)
+    kernel = products(libraries, (bits_a, bits_b, accumulator))
     rng = np.random.default_rng(1)
     for extreme in (False, True):
-        a, b = (
-            np.full(buffer.shape, np.iinfo(buffer.dtype).min, buffer.dtype)
-            if extreme
-            else rng.integers(np.iinfo(buffer.dtype).min, np.iinfo(buffer.dtype).max, buffer.shape, buffer.dtype, True)
-            for buffer in buffers[:2]
-        )
-        low, high = np.zeros((m, n), np.int32), np.zeros((m, n), np.int32)
-        kernel(a, b, low, high)
-        total = np.einsum("imk,ikn->mn", a.astype(object), b.astype(object))
-        held = np.vectorize(lambda value: wrap(int(value), f"int{accumulator}"), otypes=[object])(total)
-        assert low.tolist() == [[wrap(int(value), "int32") for value in row] for row in held]
-        assert high.tolist() == [[wrap(int(value) >> 9, "int32") for value in row] for row in held]
+        flat = []
+        for buffer in kernel.function.buffers[1:3]:
+            info = np.iinfo(buffer.dtype)
+            values = rng.integers(info.min, info.max, buffer.elements, buffer.dtype, endpoint=True)
+            flat.append(np.full_like(values, info.min) if extreme else values)
+        low, high = np.zeros(64, np.int32), np.zeros(64, np.int32)
+        kernel(np.array([SHAPES.index(shape)], np.int32), *flat, low, high)
+        a = flat[0][: 3 * m * k].reshape(3, m, k).astype(object)
+        b = flat[1][: 3 * k * n].reshape(3, k, n).astype(object)
+        held = [wrap(int(value), f"int{accumulator}") for value in np.einsum("imk,ikn->mn", a, b).reshape(-1)]
+        assert low[: m * n].tolist() == [wrap(value, "int32") for value in held]
+        assert high[: m * n].tolist() == [wrap(value >> 9, "int32") for value in held]
 
 
 def test_a_shape_that_the_cores_do_not_have_does_not_compile(libraries: Path) -> None:
@@ -255,14 +272,15 @@ def test_products_in_accumulators_and_reductions(libraries: Path) -> None:
     sum = aie::msc(sum, b, b);
     sum = aie::add(sum, aie::negmul(a, a));
     aie::store_v(out, sum.to_vector<int32_t>());
-    auto wide = aie::mul<acc64>(a.unpack(), b.unpack());
+    auto widened = [](const auto &v) { return aie::accum<acc32, 32>(v).template to_vector<int32_t>(); };
+    auto wide = aie::mul<acc64>(widened(a), widened(b));
     wide = aie::mac(wide, aie::broadcast<int32_t, 32>(1 << 20), aie::broadcast<int32_t, 32>(1 << 20));
     aie::store_v(out + 32, wide.to_vector<int32_t>(12));
     auto reduced = aie::zeros<int32_t, 32>();
     reduced.set(aie::reduce_add(a), 0);
     reduced.set(aie::reduce_max(a), 1);
     reduced.set(aie::reduce_min(b), 2);
-    reduced.set(aie::reduce_add(a.unpack()), 3);
+    reduced.set(aie::reduce_add(widened(a)), 3);
     aie::store_v(out + 64, reduced);"""
     buffers = (
         Buffer("x", "int16", (32,), "in"),
@@ -355,6 +373,12 @@ def test_a_parallel_lookup_reads_the_table_with_bias_and_step(libraries: Path) -
         ("misaligned", "aie::store_v(out, aie::load_v<32>(x + 1));", "not aligned"),
         ("lane", "auto v = aie::load_v<32>(x); out[0] = v.get(32 + (x[0] & 0));", "lane out of range"),
         ("lut", lookup_body("ab[8] = 1;"), "copies of an entry differ"),
+        (
+            "shift_out",
+            "aie::accum<acc32, 16> a(aie::load_v<16>(reinterpret_cast<const int32_t *>(x) - 8 * 0)); "
+            "out[0] = int8_t(a.to_vector<int32_t>(1).get(0));",
+            "AIE2 ignores a shift",
+        ),
         ("past", "for (int i = 0; i < 65; ++i) out[i] = x[0];", "outside of its buffer 'out'"),
         ("before", "out[-1] = x[0];", "outside of its buffer 'out'"),
         ("input", "const_cast<int8_t *>(x)[3] = int8_t(x[3] + 1); out[0] = 0;", "into its input 'x'"),
@@ -420,3 +444,21 @@ def test_arrays_that_do_not_fit_are_refused(libraries: Path) -> None:
         kernel(np.zeros(31, np.int8), good)
     with pytest.raises(InputError, match=r"takes 2 buffers \(x, out\), got 1"):
         kernel(good)
+
+
+def test_without_a_compiler_the_fix_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    function = CoreFunction("f", tmp_path / "f.cc", (), 0)
+    for name, fix in (("g++", "apt install g"), ("clang", "hetero.simulator")):
+        with pytest.raises(Unavailable, match=r"cannot be compiled for this machine.*installed") as missing:
+            build(function, name, tmp_path)
+        assert fix.split(".")[0] in missing.value.fix
+    with pytest.raises(OptionError, match="there is no compiler 'tcc'"):
+        build(function, "tcc", tmp_path)
+
+
+def test_the_package_ziglang_stands_in_for_clang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if name == "ziglang" else None)
+    assert compiler("clang")[1:] == ["-m", "ziglang", "c++"]

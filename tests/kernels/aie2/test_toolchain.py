@@ -115,7 +115,7 @@ def test_the_instructions_alone_need_no_code_for_cores(amd: Path, tmp_path: Path
     [
         ("FAKE_AIECC", "fails", "aiecc failed: .*exceeded available memory"),
         ("FAKE_AIECC", "makes nothing", r"made no attention_i8_64x64\.xclbin"),
-        ("FAKE_FRAME", "9000", "Peano reports a frame of 9,000 bytes, and the stack has 5,632"),
+        ("FAKE_FRAME", "9000", "Peano reports a frame of 9,000 bytes, and the stack has 6,656"),
     ],
 )
 def test_a_build_that_fails_leaves_nothing(

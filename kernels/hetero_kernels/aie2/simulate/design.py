@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -307,15 +308,18 @@ class Runtime:
         return [argument for argument in self.arguments if isinstance(argument, Handle)]
 
 
+running_host: ContextVar[Any] = ContextVar("running_host", default=None)
+"""Who runs the sequence in this thread."""
+
+
 class TaskGroup:
     """Transfers that are awaited together."""
 
-    current: Any = None
-
     def __init__(self) -> None:
-        if TaskGroup.current is None:
+        self.host = running_host.get()
+        if self.host is None:
             raise OptionError("TaskGroup() outside of the sequence", fix="make it in the sequence's function")
-        self.host, self.tasks = TaskGroup.current, []  # type: ignore[var-annotated]
+        self.tasks: list[Any] = []
         self.finished = False
         self.host.opened(self)
 

@@ -21,9 +21,9 @@ from hetero_kernels.aie2.simulate.design import (
     ObjectFifo,
     Program,
     Runtime,
-    TaskGroup,
     Worker,
     bytes_of,
+    running_host,
 )
 from hetero_kernels.aie2.simulate.host import Channel, HostPort, HostSide
 from hetero_kernels.aie2.simulate.pool import Pool
@@ -101,7 +101,6 @@ def run(
     try:
         baton.run()
     finally:
-        TaskGroup.current = None
         for handle in array.handles:
             handle.port = None
     host.check()
@@ -110,7 +109,7 @@ def run(
 
 def _host(actor: Actor, runtime: Runtime, host: HostSide) -> None:
     host.actor = actor
-    TaskGroup.current = host
+    running_host.set(host)
     given = iter(host.arguments)
     runtime.sequence(*(a if isinstance(a, Handle) else next(given) for a in runtime.arguments))
     host.end()

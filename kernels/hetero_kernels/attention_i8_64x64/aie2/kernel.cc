@@ -81,9 +81,10 @@ void strip_levels(const int8_t *__restrict q, const int8_t *__restrict k, int8_t
             const Bytes keys = aie::load_v<BLOCK>(k + (key * SIDE + feature) * BLOCK);
             sum.mac(aie::load_v<BLOCK>(q + feature * BLOCK), aie::transpose(keys, 8, 8));
         }
-        const auto block = sum.to_vector<int32_t>(3);
+        const auto block = sum.to_vector<int32_t>();
         for (unsigned half = 0; half < 2; ++half) {
-            const Words rows = block.extract<HALF>(half);
+            // On the vector: from 32 bits to 32 an accumulator does not shift.
+            const Words rows = aie::downshift(block.extract<HALF>(half), 3);
             most[half] = aie::max(most[half], rows);
             aie::store_v(scores + key * BLOCK + half * HALF, rows);
         }

@@ -14,7 +14,7 @@ DESIGN = ColumnMap(
     outputs=(TileTensor("y", "int8", (4096,)),),
     joined=True,
     frame=512,
-    data=2048,
+    data=2304,
     cycles=1600,
     limits="never run on an NPU",
 )

@@ -14,7 +14,6 @@ constexpr unsigned WIDTH = 256;
 constexpr unsigned LANES = 32;
 
 using Shorts = aie::vector<int16_t, LANES>;
-using Words = aie::vector<int32_t, LANES>;
 
 Shorts wide(const int8_t *from) { return aie::load_v<LANES>(from).unpack(); }
 
@@ -77,8 +76,8 @@ HETERO_KERNEL void layernorm_i8_256(const int8_t *__restrict in, int8_t *__restr
         HETERO_LOOP_AT_LEAST(8)
         for (unsigned i = 0; i < WIDTH; i += LANES) {
             const Shorts unit = aie::mul<acc64>(aie::sub(wide(row + i), mean), scale).to_vector<int16_t>(8);
-            const Words scaled = aie::mul(unit, wide(gamma + i)).to_vector<int32_t>(7);
-            const Words moved = aie::add(scaled, wide(beta + i).unpack());
+            const Shorts scaled = aie::mul(unit, wide(gamma + i)).to_vector<int16_t>(7);
+            const Shorts moved = aie::add(scaled, wide(beta + i));
             aie::store_v(out + r * WIDTH + i, aie::accum<acc32, LANES>(moved).to_vector<int8_t>());
         }
     }

@@ -39,16 +39,21 @@ class accum {
 
     static constexpr unsigned size() { return Elems; }
 
-    /// Each lane shifted to the left by `shift`.
+    /// Each lane shifted to the left by `shift`. AIE2 does not shift 32 bits into 32.
     template <typename T>
     void from_vector(const vector<T, Elems> &v, int shift = 0) {
+        hetero_stand_in::check(shift == 0 || sizeof(T) < sizeof(S),
+                               "accum.from_vector: AIE2 does not shift 32-bit lanes into a 32-bit accumulator");
         for (unsigned i = 0; i < Elems; ++i)
             data_[i] = hetero_stand_in::wrapped<S>(
                 hetero_stand_in::shifted(v.get(i), -shift, hetero_stand_in::state().rounding));
     }
-    /// Each lane shifted to the right by `shift`, under the rounding and the saturation mode.
+    /// Each lane shifted to the right by `shift`, under the rounding and the saturation mode. From 32 bits to 32 AIE2
+    /// hands the bits on as they are and ignores the shift: use `downshift` on the vector.
     template <typename T>
     vector<T, Elems> to_vector(int shift = 0) const {
+        hetero_stand_in::check(shift == 0 || sizeof(T) < sizeof(S),
+                               "to_vector: AIE2 ignores a shift from a 32-bit accumulator to 32-bit lanes");
         vector<T, Elems> made;
         for (unsigned i = 0; i < Elems; ++i) made.set(hetero_stand_in::left_accumulator<T>(data_[i], shift), i);
         return made;

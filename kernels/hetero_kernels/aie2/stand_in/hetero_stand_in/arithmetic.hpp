@@ -137,23 +137,16 @@ vector<typename hetero_stand_in::traits<A>::type, Elems> select(const A &v1, con
 static constexpr int max_shift = 59;
 
 namespace detail {
-/// To an accumulator, up, and down again, as AIE2 shifts: both modes hold. 8 bits go by way of 16.
+/// To an accumulator, up, and down again, as AIE2 shifts: both modes hold.
 template <typename T, unsigned Elems>
 vector<T, Elems> shift(const vector<T, Elems> &v, unsigned up, unsigned down) {
-    using hetero_stand_in::left_accumulator;
     using accumulator = std::conditional_t<sizeof(T) == 4, std::int64_t, std::int32_t>;
     hetero_stand_in::check(up <= max_shift && down <= max_shift, "a shift by more than aie::max_shift");
     vector<T, Elems> made;
     for (unsigned i = 0; i < Elems; ++i) {
         const auto in = hetero_stand_in::wrapped<accumulator>(hetero_stand_in::wide(v.get(i)) *
                                                               (hetero_stand_in::wide(1) << up));
-        if (sizeof(T) == 1) {
-            using next = hetero_stand_in::twice_t<T>;
-            made.set(hetero_stand_in::narrowed<T>(left_accumulator<next>(in, int(down)),
-                                                  hetero_stand_in::state().saturation), i);
-        } else {
-            made.set(left_accumulator<T>(in, int(down)), i);
-        }
+        made.set(hetero_stand_in::left_accumulator<T>(in, int(down)), i);
     }
     return made;
 }

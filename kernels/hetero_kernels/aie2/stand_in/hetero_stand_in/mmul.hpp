@@ -6,7 +6,8 @@
 
 namespace hetero_stand_in {
 
-/// The shapes that AIE2 has for the element sizes, as in the public headers (detail/aie2/mmul_*.hpp).
+/// The shapes that AIE2 has for the element sizes, as in the public headers (detail/aie2/mmul_*.hpp). Where a core sums
+/// in 64 bits although 32 were asked for (some shapes of int16 x int8), the stand-in sums in 32: keep sums below 2^31.
 constexpr bool has_mmul(unsigned m, unsigned k, unsigned n, unsigned a, unsigned b, unsigned accumulator) {
     struct Shape { unsigned a, b, accumulator, m, k, n; };
     constexpr Shape shapes[] = {

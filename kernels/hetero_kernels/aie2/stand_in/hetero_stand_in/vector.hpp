@@ -106,18 +106,18 @@ class vector {
         std::memcpy(made.data(), data_, sizeof data_);
         return made;
     }
-    /// Each lane as the integer of twice the size.
+    /// Each lane as the integer of twice the size: 8 bits to 16. From 16 to 32 go through an accumulator.
     template <typename To = hetero_stand_in::twice_t<T>>
     vector<To, Elems> unpack() const {
-        static_assert(sizeof(To) == 2 * sizeof(T), "unpack goes to twice the size");
+        static_assert(sizeof(T) == 1 && sizeof(To) == 2, "AIE2 unpacks 8 bits to 16: use an accumulator for others");
         vector<To, Elems> made;
         for (unsigned i = 0; i < Elems; ++i) made.set(static_cast<To>(data_[i]), i);
         return made;
     }
-    /// Each lane as the integer of half the size, under the saturation mode.
+    /// Each lane as the integer of half the size, under the saturation mode: 16 bits to 8.
     template <typename To = hetero_stand_in::half_t<T>>
     vector<To, Elems> pack() const {
-        static_assert(2 * sizeof(To) == sizeof(T), "pack goes to half the size");
+        static_assert(sizeof(T) == 2 && sizeof(To) == 1, "AIE2 packs 16 bits to 8: use an accumulator for others");
         vector<To, Elems> made;
         for (unsigned i = 0; i < Elems; ++i)
             made.set(hetero_stand_in::narrowed<To>(data_[i], hetero_stand_in::state().saturation), i);
