@@ -4,6 +4,9 @@ Core (row r, column c) sums 64 x 64 blocks of the result along K in its own memo
 are r modulo `rows`, and of channels that are c modulo `columns`. Each row's activations come in by one column's shim
 and go to the cores of all columns; each column's weights go to all of its cores; a column's results are joined in its
 memory tile. Memory tiles put blocks of 64 x 64 into blocks of 8 x 8, and back.
+
+A product that is scaled back to int8 keeps its sums in a core's own memory. What belongs to the channels (bias,
+multipliers, shift) follows the weight as 64 rows more, in the form that blocks of 8 x 8 bring it to a core in order.
 """
 
 from __future__ import annotations
@@ -30,10 +33,10 @@ _TOGETHER = 4
 
 @dataclass(frozen=True)
 class WholeArray:
-    """An int8 matrix product to int32 on the whole array.
+    """An int8 matrix product on the whole array.
 
     Attributes:
-        kernel: What it computes: inputs `a` and `w`, output `c`.
+        kernel: What it computes: inputs `a` and `w`, output `c`; and what belongs to channels, when it is scaled.
         source: The `.cc`.
         depth: K.
         channels: N.
@@ -42,6 +45,7 @@ class WholeArray:
         strips: Blocks of 64 rows of `a` that each row of cores has in one launch.
         frame: Bytes of stack that a core's functions take at most.
         limits: What it does not do, for the listing.
+        scaled: The sums are scaled to int8 by a third function, else they are the result.
     """
 
     kernel: Kernel
@@ -53,6 +57,7 @@ class WholeArray:
     strips: int
     frame: int
     limits: str = ""
+    scaled: bool = False
 
     def __post_init__(self) -> None:
         for name, value, most in (("columns", self.columns, _MOST_COLUMNS), ("rows", self.rows, _MOST_ROWS)):
@@ -72,18 +77,23 @@ class WholeArray:
         return SIDE * self.rows * self.strips
 
     @property
-    def functions(self) -> tuple[CoreFunction, CoreFunction]:
-        """What runs on a core: before the first block along K, and for each block."""
+    def weight_rows(self) -> int:
+        """Rows of the host's buffer of weights."""
+        return self.depth + (SIDE if self.scaled else 0)
+
+    @property
+    def functions(self) -> tuple[CoreFunction, ...]:
+        """What runs on a core: before the first block along K, for each, and after the last of a scaled product."""
         name = self.kernel.name.rpartition("_")[0]
-        sums = ("c", "int32", (_BLOCK,))
-        return (
-            CoreFunction(f"{name}_begin", self.source, (Buffer(*sums, "out"),), self.frame),
-            CoreFunction(
-                f"{name}_block",
-                self.source,
-                (Buffer("a", "int8", (_BLOCK,), "in"), Buffer("w", "int8", (_BLOCK,), "in"), Buffer(*sums, "inout")),
-                self.frame,
-            ),
+        sums, operand = ("sums", "int32", (_BLOCK,)), ("int8", (_BLOCK,))
+        arguments = {
+            "begin": (Buffer(*sums, "out"),),
+            "block": (Buffer("a", *operand, "in"), Buffer("w", *operand, "in"), Buffer(*sums, "inout")),
+        }
+        if self.scaled:
+            arguments["end"] = (Buffer(*sums, "in"), Buffer("channels", *operand, "in"), Buffer("c", *operand, "out"))
+        return tuple(
+            CoreFunction(f"{name}_{part}", self.source, buffers, self.frame) for part, buffers in arguments.items()
         )
 
     def program(self, iron: Iron) -> Any:
@@ -95,10 +105,9 @@ class WholeArray:
         Returns:
             A `Program` of those names.
         """
-        operand, result = _int8s(_BLOCK), _int32s(_BLOCK)
-        begin, block = (
-            iron.Kernel(function.name, f"{self.kernel.name}.o", function.types) for function in self.functions
-        )
+        results_of = _int8s if self.scaled else _int32s
+        operand, result = _int8s(_BLOCK), results_of(_BLOCK)
+        kernels = [iron.Kernel(function.name, f"{self.kernel.name}.o", function.types) for function in self.functions]
         to_blocks, from_blocks = list(blocked(SIDE, SIDE)), list(unblocked(SIDE, SIDE))
         activations, weights, results = [], [], []
         shares_a, shares_w, shares_c = [], [], []
@@ -119,7 +128,9 @@ class WholeArray:
                 .cons()
                 .forward(obj_type=operand, name=f"w{column}_blocks", dims_to_stream=to_blocks, tile=place)
             )
-            results.append(iron.ObjectFifo(_int32s(self.rows * _BLOCK), name=f"c{column}", dims_to_stream=from_blocks))
+            results.append(
+                iron.ObjectFifo(results_of(self.rows * _BLOCK), name=f"c{column}", dims_to_stream=from_blocks)
+            )
             shares_c.append(
                 results[-1]
                 .prod()
@@ -131,19 +142,16 @@ class WholeArray:
                 )
             )
         core = self._core(iron)
-        workers = [
-            iron.Worker(
-                core,
-                fn_args=[shares_a[row].cons(), shares_w[column].cons(), shares_c[column][row].prod(), begin, block],
-                stack_size=self.frame,
-            )
-            for column in range(self.columns)
-            for row in range(self.rows)
-        ]
+        workers = []
+        for column in range(self.columns):
+            for row in range(self.rows):
+                ends = [shares_a[row].cons(), shares_w[column].cons(), shares_c[column][row].prod()]
+                own = [iron.Buffer(_int32s(_BLOCK), name=f"sums{column}_{row}")] if self.scaled else []
+                workers.append(iron.Worker(core, fn_args=[*ends, *own, *kernels], stack_size=self.frame))
         types = [
             _int8s(self.length * self.depth),
-            _int8s(self.depth * self.channels),
-            _int32s(self.length * self.channels),
+            _int8s(self.weight_rows * self.channels),
+            results_of(self.length * self.channels),
         ]
         handles = [*(f.prod() for f in activations), *(f.prod() for f in weights), *(f.cons() for f in results)]
         runtime = iron.Runtime(self._sequence(iron), [*types, *handles])
@@ -151,6 +159,20 @@ class WholeArray:
 
     def _core(self, iron: Iron) -> Callable[..., None]:
         steps = self.depth // SIDE
+
+        def scaled_core(a: Any, w: Any, c: Any, sums: Any, begin: Any, block: Any, end: Any) -> None:
+            begin(sums)
+            for _ in iron.range_(steps):
+                left = a.acquire(1)
+                right = w.acquire(1)
+                block(left, right, sums)
+                a.release(1)
+                w.release(1)
+            channels = w.acquire(1)
+            answer = c.acquire(1)
+            end(sums, channels, answer)
+            w.release(1)
+            c.release(1)
 
         def core(a: Any, w: Any, c: Any, begin: Any, block: Any) -> None:
             sums = c.acquire(1)
@@ -163,7 +185,7 @@ class WholeArray:
                 w.release(1)
             c.release(1)
 
-        return core
+        return scaled_core if self.scaled else core
 
     def _sequence(self, iron: Iron) -> Callable[..., None]:
         depth, channels, length = self.depth, self.channels, self.length
@@ -177,9 +199,9 @@ class WholeArray:
         def weight_blocks(column: int) -> Any:
             """A column's blocks of channels, each along K."""
             return iron.TensorAccessPattern(
-                (depth * channels,),
+                (self.weight_rows * channels,),
                 column * SIDE,
-                [turns, steps, SIDE, SIDE],
+                [turns, self.weight_rows // SIDE, SIDE, SIDE],
                 [SIDE * self.columns, SIDE * channels, channels, 1],
             )
 

@@ -9,6 +9,7 @@
 #include <aie_api/aie.hpp>
 
 #include "hetero_aie.hpp"
+#include "hetero_vector.hpp"
 
 namespace hetero {
 
@@ -119,7 +120,7 @@ inline int32_t scale_of(int32_t largest) { return -(-largest >> FRACTION_BITS); 
 // 2^15 * 2^-x of fractions, by a cubic.
 inline Shorts exp2_fraction(const Words &below) {
     const Words fraction = aie::bit_and(below, int32_t((1 << FRACTION_BITS) - 1));
-    const Shorts x = aie::upshift(fraction, WEIGHT_BITS - FRACTION_BITS).pack<int16_t>();
+    const Shorts x = converted<int16_t>(aie::upshift(fraction, WEIGHT_BITS - FRACTION_BITS));
     Shorts value = aie::broadcast<int16_t, LANES>(EXP2[3]);
     HETERO_LOOP_UNROLL(3)
     for (int i = 2; i >= 0; --i) value = aie::add(aie::mul<acc32>(value, x).to_vector<int16_t>(15), EXP2[i]);
@@ -134,7 +135,7 @@ inline int32_t row_weights(const int32_t *__restrict row, int32_t scale, int16_t
         const Words exponents = aie::load_v<LANES>(row + half * LANES);
         // A key that does not count is far below all others, and ends up with no weight.
         const Words below = aie::min(aie::sub(scale << FRACTION_BITS, exponents), NOTHING);
-        Words value = aie::upshift(exp2_fraction(below).unpack<int32_t>(), 1);
+        Words value = aie::upshift(converted<int32_t>(exp2_fraction(below)), 1);
         // Twice the value over 2^whole, rounded down; then half of it, rounded up from the middle.
         const auto before = aie::swap_rounding(aie::rounding_mode::floor);
         HETERO_LOOP_UNROLL(5)
@@ -145,7 +146,7 @@ inline int32_t row_weights(const int32_t *__restrict row, int32_t scale, int16_t
         value = aie::downshift(aie::add(value, int32_t(1)), 1);
         aie::set_rounding(before);
         total += aie::reduce_add(value);
-        const Shorts packed = value.pack<int16_t>();
+        const Shorts packed = converted<int16_t>(value);
         for (unsigned key = 0; key < LANES / SIDE; ++key)
             aie::store_v(weights + (half * LANES / SIDE + key) * BLOCK, packed.extract<SIDE>(key));
     }

@@ -26,7 +26,7 @@ void strip_output(const int16_t *__restrict weights, const int8_t *__restrict v,
                 const auto product = aie::mul<acc64>(sums.extract<SIDE>(i), share.mantissa);
                 scaled.insert(i, product.to_vector<int32_t>(29 + share.shift));
             }
-            aie::store_v(o + feature * BLOCK + pair * 16, scaled.pack<int16_t>().pack<int8_t>());
+            aie::store_v(o + feature * BLOCK + pair * 16, converted<int8_t>(scaled));
         }
 }
 

@@ -37,7 +37,9 @@ void add_strip(const int16_t *__restrict weights, const int8_t *__restrict v, in
     HETERO_LOOP_KEEP
     for (unsigned feature = 0; feature < SIDE; ++feature)
         for (unsigned pair = 0; pair < SIDE / 2; ++pair) {
-            const Row parts = weigh(weights, v, pair, feature).to_vector<int32_t>(SUM_SHIFT);
+            // 32 bits leave an accumulator of 32 as they are: the shift takes one of 64.
+            const Row whole = weigh(weights, v, pair, feature).to_vector<int32_t>();
+            const Row parts = aie::accum<acc64, 16>(whole).to_vector<int32_t>(SUM_SHIFT);
             for (unsigned i = 0; i < 2; ++i) {
                 int32_t *place = sums + (2 * pair + i) * BLOCK + feature * SIDE;
                 aie::store_v(place, aie::add(aie::load_v<SIDE>(place), parts.extract<SIDE>(i)));

@@ -3,6 +3,7 @@
 #include <aie_api/aie.hpp>
 
 #include "hetero_gemm.hpp"
+#include "hetero_vector.hpp"
 
 using namespace hetero;
 
@@ -35,7 +36,7 @@ HETERO_KERNEL void gemm_i8_i8_end(const int32_t *__restrict sums, const int8_t *
                 // The sum wraps, as the reference says.
                 const auto sum = aie::add(aie::load_v<16>(sums + at + pair), bias);
                 const auto scaled = aie::mul<acc64>(sum, multiplier).to_vector<int32_t>(shift);
-                aie::store_v(c + at + pair, scaled.pack<int16_t>().pack<int8_t>());
+                aie::store_v(c + at + pair, converted<int8_t>(scaled));
             }
         }
     }

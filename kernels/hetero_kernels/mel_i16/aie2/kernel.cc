@@ -13,6 +13,7 @@
 #include <aie_api/aie.hpp>
 
 #include "hetero_aie.hpp"
+#include "hetero_vector.hpp"
 
 namespace {
 
@@ -67,8 +68,8 @@ int32_t log2_of(int64_t value, const int32_t *__restrict table) {
 
 // x^2 / 2^15, rounded down, in 64 bits: x = h 2^15 + l.
 aie::accum<acc64, WINDOWS> square(const Lanes &x) {
-    const auto high = aie::downshift(x, MANTISSA_BITS).pack<int16_t>();
-    const auto low = aie::bit_and(x, int32_t((1 << MANTISSA_BITS) - 1)).pack<int16_t>();
+    const auto high = hetero::converted<int16_t>(aie::downshift(x, MANTISSA_BITS));
+    const auto low = hetero::converted<int16_t>(aie::bit_and(x, int32_t((1 << MANTISSA_BITS) - 1)));
     const Lanes part = aie::mul<acc64>(x, low).to_vector<int32_t>(MANTISSA_BITS);
     return aie::mac(aie::accum<acc64, WINDOWS>(part), x, high);
 }
