@@ -131,6 +131,7 @@ class ColumnMap:
         cycles: Of one call, estimated from the instructions of its inner loops; used for modelled time only.
         limits: What it does not do, for the listing.
         geometry: What it is built for unless the caller says otherwise.
+        defines: Macros that give the source its name or sizes, of a design for many sizes.
     """
 
     kernel: Kernel
@@ -145,6 +146,7 @@ class ColumnMap:
     cycles: int = 0
     limits: str = ""
     geometry: Geometry = field(default_factory=Geometry)
+    defines: tuple[tuple[str, int | str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -170,7 +172,7 @@ class ColumnMap:
     def function(self) -> CoreFunction:
         """What runs on a core."""
         buffers = (Buffer("in", "int8", (self.in_size,), "in"), Buffer("out", "int8", (self.out_size,), "out"))
-        return CoreFunction(self.name, self.source, buffers, self.frame)
+        return CoreFunction(self.name, self.source, buffers, self.frame, self.defines)
 
     def functions(self) -> tuple[CoreFunction, ...]:
         """All functions of its cores."""

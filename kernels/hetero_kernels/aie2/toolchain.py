@@ -162,7 +162,16 @@ def _ask(question: str) -> Path:
 
 def _compile(tools: Tools, function: CoreFunction, stack: int, work: Path) -> None:
     places = [flag for folder in (tools.include, INCLUDE, function.source.parent) for flag in ("-I", str(folder))]
-    line = [str(tools.peano), *_PEANO_FLAGS, *places, "-c", str(function.source), "-o", f"{function.name}.o"]
+    line = [
+        str(tools.peano),
+        *_PEANO_FLAGS,
+        *function.flags,
+        *places,
+        "-c",
+        str(function.source),
+        "-o",
+        f"{function.name}.o",
+    ]
     _run(line, work)
     frame = sum(
         int(entry.split("\t")[1])

@@ -59,7 +59,7 @@ def cxx_header_path(): return str(here)
 
 IRON = """
 from hetero_kernels.aie2.simulate import design
-from hetero_kernels.aie2.simulate.design import Kernel, ObjectFifo, Runtime, TaskGroup, Worker
+from hetero_kernels.aie2.simulate.design import Buffer, Kernel, ObjectFifo, Runtime, TaskGroup, Worker
 class Program(design.Program):
     def resolve_program(self):
         return f"module of {len(self.workers)} cores"
@@ -77,7 +77,8 @@ def amd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "aie/helpers/__init__.py": "",
         "aie/helpers/taplib.py": "from hetero_kernels.aie2.simulate.design import TensorAccessPattern\n",
         "aie/iron/__init__.py": IRON,
-        "aie/iron/device.py": "from hetero_kernels.aie2.simulate.design import Phoenix as NPU1\n",
+        "aie/iron/controlflow.py": "range_ = range\n",
+        "aie/iron/device.py": "from hetero_kernels.aie2.simulate.design import Phoenix as NPU1, Tile\n",
         "aiecc": AIECC.format(python=sys.executable),
         "clang++": PEANO.format(python=sys.executable),
     }.items():
