@@ -71,6 +71,7 @@ __all__ = [
     "Artifact",
     "Backend",
     "Call",
+    "Check",
     "CompileReport",
     "CompileRequest",
     "Device",
@@ -84,6 +85,7 @@ __all__ = [
     "OutOfMemory",
     "Pace",
     "PolledExecutable",
+    "PowerControl",
     "Program",
     "TensorSpec",
     "Ticket",
@@ -350,6 +352,52 @@ class Allocator(Protocol):
         """Free what `allocate` gave. No array looks at it any more; the backend may be closed by then."""
 
 
+class PowerControl(Protocol):
+    """Tells and sets the power mode of a device; see `Backend.power`.
+
+    Attributes:
+        modes: Those that the device has, out of `hetero.power.MODES`, and in a few words what each means.
+    """
+
+    @property
+    def modes(self) -> Mapping[str, str]:
+        """See above; empty while none can be set."""
+        ...
+
+    def read(self) -> str:
+        """The mode now.
+
+        Raises:
+            Unavailable: It cannot be told here.
+            ExecutionError: The device did not answer.
+        """
+
+    def set(self, mode: str) -> None:
+        """Set a mode, one of `modes`; it stays until another one is set.
+
+        Raises:
+            Unavailable: It cannot be set here: no tool, no permission; in `fix` what the user can do.
+            ExecutionError: The device refused.
+        """
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that `hetero doctor` looked at; see `Backend.checks`.
+
+    Attributes:
+        name: What: `device node`.
+        found: What was found: `/dev/accel/accel0`.
+        level: `ok`; `note`: worth knowing, and no failure; `problem`: something is broken.
+        fix: What the user can do.
+    """
+
+    name: str
+    found: str
+    level: Literal["ok", "note", "problem"] = "ok"
+    fix: str = ""
+
+
 class Backend(ABC):
     """A plugin that knows one vendor runtime. Made once per Runtime, when that looks for devices.
 
@@ -403,6 +451,30 @@ class Backend(ABC):
             None when the host's memory is as good as any.
         """
         return None
+
+    def power(self, device: Device) -> PowerControl | None:
+        """What sets the power mode of a device; asked once.
+
+        Cheap: nothing is started, no device woken up.
+
+        Args:
+            device: One that `probe` returned.
+
+        Returns:
+            None when it has no modes, or none that can be set from here.
+        """
+        return None
+
+    def checks(self) -> Sequence[Check]:
+        """What `hetero doctor` tells about this backend beside its devices, also where there are none.
+
+        Nothing is loaded; a tool of the vendor's may be asked. Must not raise.
+        """
+        return ()
+
+    def trial_programs(self) -> Sequence[str]:
+        """Names of programs that `hetero doctor` tries on this backend's devices too: kernels compiled for them."""
+        return ()
 
     def trial_artifacts(self) -> Sequence[Artifact]:
         """The small program of `hetero doctor` (`y = x @ w + b`) in a form that devices take which take no ONNX."""

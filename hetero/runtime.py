@@ -27,6 +27,7 @@ from hetero.memory.arrays import PooledArray
 from hetero.memory.pools import Pools
 from hetero.options import Options, check_options
 from hetero.plugins import BrokenPlugin, Plugins
+from hetero.power import PowerModes, mode_of
 from hetero.program import Program
 from hetero.scheduler.batching import Batcher, batch_dimension
 from hetero.scheduler.board import Board
@@ -69,6 +70,8 @@ class Runtime:
         memory_limit: Bytes that each pool of buffers may hold, or by the pool's name: `{"host": 1 << 30}`; the other
             names are those of devices. See `buffer` and `memory`.
         learn: Keep what runs have cost in the cache folder, for the policies' next choice.
+        power: The power mode of the devices that have some, or a profile, until the Runtime is closed: `balanced`,
+            `burst`; see `hetero.power`. What a device refuses is logged, and told by the attribute `power`.
         clock: Seconds, for tests: timers then fire only in `timers.run_due()`.
 
     Attributes:
@@ -93,8 +96,11 @@ class Runtime:
         keep_records: int = 1000,
         memory_limit: int | Mapping[str, int] | None = None,
         learn: bool = True,
+        power: str | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        if power is not None:
+            mode_of(power)
         host = self.host = host_of(host, simulate)
         self.records = Records(keep_records)
         self._plugins = Plugins()
@@ -110,7 +116,10 @@ class Runtime:
         self._clock = clock
         self._costs = CostModel(host.cache / "costs.json" if learn else None)
         self._closed = ""
+        self._power = PowerModes(host, [(machine.backends[name], device) for name, device in machine.present])
         _live.add(self)
+        if power is not None:
+            self._power.hold(power)
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -136,6 +145,11 @@ class Runtime:
     def memory(self) -> Pools:
         """The pools of buffers: how much is in use, idle, and the most there ever was in use."""
         return self._memory
+
+    @property
+    def power(self) -> PowerModes:
+        """The power modes of the devices that have some."""
+        return self._power
 
     def buffer(
         self,
@@ -387,6 +401,7 @@ class Runtime:
                 backend.close()
             except Exception:
                 _log.exception("closing the backend %s failed", backend.name)
+        self._power.restore()
 
     def __enter__(self) -> Runtime:
         return self
@@ -449,15 +464,15 @@ class Runtime:
         return candidate
 
 
-def _canary_source(program: Program, reference: Candidate) -> Callable[[], Canary | None]:
-    """Makes the canary when it is first asked for; the CPU alone is trusted to answer it."""
+def _canary_source(program: Program, reference: Candidate) -> Callable[[int], Canary | None]:
+    """Makes the canary of so many rows when it is first asked for; the CPU alone is trusted to answer it."""
 
     @functools.cache
-    def made() -> Canary | None:
+    def made(rows: int) -> Canary | None:
         reference.load()
         if not reference.ready or reference.kind != "cpu" or reference.simulated:
             return None
-        return make_canary(program, reference)
+        return make_canary(program, reference, rows)
 
     return made
 

@@ -247,6 +247,15 @@ class Session:
         candidate = pick(device, self._candidates, [(c.backend, c.name) for c in self._candidates])[0]
         return tuple(candidate.executable.units) if candidate.executable is not None else ()
 
+    def rows(self, device: str) -> int:
+        """How many rows (tiles, windows) a device takes in one launch for the price of one; 1 before it has loaded.
+
+        Raises:
+            OptionError: The session has no such device.
+        """
+        candidate = pick(device, self._candidates, [(c.backend, c.name) for c in self._candidates])[0]
+        return candidate.executable.batch if candidate.executable is not None else 1
+
     def explain(self) -> Explanation:
         """The candidates, why each was or was not taken, and what ran where so far."""
         counts: dict[str, int] = {}

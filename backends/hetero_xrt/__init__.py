@@ -4,9 +4,12 @@
 |---|---|
 | `backend` | devices, options, loading |
 | `system` | what the system tells about the NPU, without the vendor's library |
+| `checks` | what `hetero doctor` tells beside the device |
+| `power` | the NPU's power mode |
 | `finding` | where the compiled kernel of a program is |
 | `manifest` | `kernel.toml`: what a compiled kernel takes, and in which order |
 | `xclbin` | the header of an xclbin, read without the vendor's library |
+| `instructions` | whether a kernel's columns work at the same time |
 | `layout` | tiles in a kernel's buffers |
 | `flow` | the vendor's calls, from an xclbin to a run |
 | `flights` | launches in flight, kept alive until they have ended |

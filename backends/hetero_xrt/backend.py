@@ -9,13 +9,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, get_args
 
-from hetero.backend import Backend, Device, Host, Option, Program, Unavailable
+from hetero.backend import Backend, Check, Device, Host, Option, PowerControl, Program, Unavailable
 from hetero.errors import OptionError
 from hetero_xrt import simulated
+from hetero_xrt.checks import checks_of, good_kernels
 from hetero_xrt.executable import Pipeline, TileExecutable
 from hetero_xrt.finding import VARIABLE, find_kernel, kernel_name, missing
 from hetero_xrt.flow import MOST_IN_FLIGHT, Flow
 from hetero_xrt.pool import PoolCache
+from hetero_xrt.power import Tool, XrtPower
 from hetero_xrt.system import system_report, title_of
 
 DEVICE = "xrt"
@@ -114,6 +116,19 @@ class XrtBackend(Backend):
             timeout=values["timeout"],
             details={"times": "modelled"} if device.simulated else {},
         )
+
+    def checks(self) -> Sequence[Check]:
+        """See `Backend.checks`: the system, and the kernels of the folder that the environment names."""
+        return checks_of(self.host)
+
+    def trial_programs(self) -> Sequence[str]:
+        """See `Backend.trial_programs`."""
+        return good_kernels(self.host)
+
+    def power(self, device: Device) -> PowerControl | None:
+        """See `Backend.power`: by the vendor's tool; a simulated NPU has no modes."""
+        bdf = None if device.simulated else system_report(self.host).bdf
+        return XrtPower(Tool(self.host), bdf) if bdf is not None else None
 
     def close(self) -> None:
         """See `Backend.close`."""

@@ -23,6 +23,7 @@ from hetero.backend import (
 from hetero.errors import ClosedError
 from hetero.tensors import Array
 from hetero_xrt.flow import Launch
+from hetero_xrt.instructions import IN_TURN, columns_in_turn
 from hetero_xrt.layout import Tiles
 from hetero_xrt.manifest import Manifest
 from hetero_xrt.pool import LaunchPool, PoolCache
@@ -97,6 +98,7 @@ class TileExecutable(PolledExecutable):
             "pipeline": "threads" if self._workers else "off" if pipeline == "off" else "contexts",
             "contexts": f"{made} of {each}, {self._shape['in_flight']} in flight in each",
             "tiles per launch": manifest.tiles_per_launch,
+            **({"columns": IN_TURN} if columns_in_turn(manifest.instructions) else {}),
             **({"fewer contexts": pool.refused} if pool.refused else {}),
             **(details or {}),
         }
@@ -227,13 +229,26 @@ class TileTicket(_Request):
         self._waiting = deque(self._ranges)
         self._aloft: list[Launch] = []
         self._moved = self._pool.flow.clock()
-        self._step()
+        self._stepping = threading.Lock()
+        self._pool.enlist(self)
+        with self._stepping:
+            self._step()
 
     def done(self) -> bool:
         """See `Ticket.done`: each call moves the request on as far as it goes without waiting."""
         if not self._left:
-            self._step()
+            with self._stepping:
+                self._step()
         return self._left
+
+    def collect(self) -> None:
+        """Collect what has ended, for another request that waits for a place: nobody may be polling this one."""
+        if self._stepping.acquire(blocking=False):
+            try:
+                if not self._left:
+                    self._step(submit=False)
+            finally:
+                self._stepping.release()
 
     def __del__(self) -> None:
         """Whoever polled has gone away."""
@@ -241,12 +256,13 @@ class TileTicket(_Request):
             self._give_up(late=False)
             self._leave()
 
-    def _step(self) -> None:
+    def _step(self, *, submit: bool = True) -> None:
         try:
             if self.cancelled:
                 raise ExecutionError("the call was cancelled")
             self._collect()
-            self._submit()
+            if submit:
+                self._submit()
         except Exception as error:
             self._error = error
             self._give_up(late=isinstance(error, DeviceTimeout))
@@ -269,6 +285,9 @@ class TileTicket(_Request):
     def _submit(self) -> None:
         while self._waiting:
             launch = self._pool.take(len(self._aloft))
+            if launch is None and not self._aloft:
+                self._pool.collect()
+                launch = self._pool.take(0)
             if launch is None:
                 if not self._aloft and self._pool.flow.clock() - self._moved > self._timeout:
                     raise self._timed_out()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Hashable
+from typing import Protocol
 
 from hetero.backend import DeviceLost, DeviceTimeout
 from hetero.errors import BackendError
@@ -16,6 +18,13 @@ from hetero_xrt.layout import Tiles
 from hetero_xrt.manifest import Manifest
 
 _log = logging.getLogger(__name__)
+
+
+class Request(Protocol):
+    """What holds launches while it lasts."""
+
+    def collect(self) -> None:
+        """Give back the launches that are over."""
 
 
 class LaunchPool:
@@ -45,6 +54,7 @@ class LaunchPool:
         self.generation = flow.generation
         self.contexts: list[Context] = []
         self.refused = ""
+        self._requests: weakref.WeakSet[Request] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._free: list[Launch] = []
         self._users = 0
@@ -108,6 +118,18 @@ class LaunchPool:
             launch = min(free, key=lambda launch: busy[id(launch.context)])
             self._free.remove(launch)
             return launch
+
+    def collect(self) -> None:
+        """Have every request give back what is over, also one that nobody polls just now."""
+        with self._lock:
+            requests = list(self._requests)
+        for request in requests:
+            request.collect()
+
+    def enlist(self, request: Request) -> None:
+        """Ask this request too in `collect`, as long as somebody holds it."""
+        with self._lock:
+            self._requests.add(request)
 
     def give(self, launch: Launch) -> None:
         """A launch is over, or was never started."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import os
+import re
 import resource
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,8 @@ from hetero.backend import Host
 
 XRT_PLACES = ("opt/xilinx/xrt/python", "usr/lib/python3/dist-packages", "usr/local/xrt/python")
 """Where XRT's packages put pyxrt; the first is AMD's own, which only `setup.sh` puts on Python's path."""
+
+_BDF = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 # What drivers and firmware call the generations.
 _GENERATIONS = {"npu1": "npu1", "phoenix": "npu1", "hawk point": "npu1"}
@@ -33,6 +36,7 @@ class SystemReport:
         node: Its device node below the sysroot; None when the kernel shows no NPU of AMD's.
         generation: `npu1`; None when it is not one that hetero knows.
         name: What the driver calls it.
+        bdf: Its address on the PCI bus, such as `0000:c5:00.1`; None when the kernel does not tell.
         module: pyxrt can be imported by this Python.
         module_fix: What to do when it cannot.
         properties: For `Device.properties`.
@@ -42,6 +46,7 @@ class SystemReport:
     node: Path | None
     generation: str | None
     name: str
+    bdf: str | None
     module: bool
     module_fix: str
     properties: Mapping[str, Any]
@@ -52,7 +57,7 @@ def system_report(host: Host) -> SystemReport:
     """Look at the system. Reads small files; imports nothing, wakes nothing up, never raises."""
     folder = _sysfs(host)
     if folder is None:
-        return SystemReport(None, None, "", _importable(), _module_fix(host), {}, ())
+        return SystemReport(None, None, "", None, _importable(), _module_fix(host), {}, ())
     node = host.sysroot / "dev/accel" / folder.name
     name = _text(folder / "device/vbnv") or "unknown NPU"
     generation = next((known for sign, known in _GENERATIONS.items() if sign in name.lower()), None)
@@ -62,10 +67,9 @@ def system_report(host: Host) -> SystemReport:
         properties |= {key: text} if text else {}
     driver = _text(host.sysroot / "sys/module/amdxdna/version")
     properties["kernel driver"] = f"amdxdna {driver}".strip()
-    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    properties["memory lock limit"] = "none" if limit == resource.RLIM_INFINITY else f"{limit >> 10} KiB"
-    notes = (*_node_notes(node, folder.name), *_memlock_notes(limit), *_generation_notes(name, generation))
-    return SystemReport(node, generation, name, _importable(), _module_fix(host), properties, notes)
+    properties["memory lock limit"] = memory_lock_limit()[0]
+    notes = (*_node_notes(node, folder.name), *_memlock_notes(), *_generation_notes(name, generation))
+    return SystemReport(node, generation, name, _bdf(folder), _importable(), _module_fix(host), properties, notes)
 
 
 def title_of(generation: str | None) -> str:
@@ -86,6 +90,14 @@ def _sysfs(host: Host) -> Path | None:
     return None
 
 
+def _bdf(folder: Path) -> str | None:
+    for line in _text(folder / "device/uevent").splitlines():
+        if line.startswith("PCI_SLOT_NAME="):
+            return line.partition("=")[2].strip()
+    target = (folder / "device").resolve().name
+    return target if _BDF.fullmatch(target) else None
+
+
 def _importable() -> bool:
     if "pyxrt" in sys.modules:
         return sys.modules["pyxrt"] is not None
@@ -102,15 +114,20 @@ def _module_fix(host: Host) -> str:
         for file in _found(host.sysroot / place):
             if any(file.name == f"pyxrt{suffix}" for suffix in mine):
                 return f"put it on Python's path: export PYTHONPATH=/{place}:$PYTHONPATH (XRT's setup.sh does that)"
-            built = file.name.removeprefix("pyxrt.").split("-")
-            if len(built) > 1 and built[0] == "cpython":
-                version = f"{built[1][0]}.{built[1][1:]}"
+            built = _built_for(file)
+            if built is not None:
                 return (
-                    f"the pyxrt in /{place} is for Python {version}, this is "
-                    f"{sys.version_info[0]}.{sys.version_info[1]}: use Python {version}, or build XRT with this one"
+                    f"the pyxrt in /{place} is for {built}, this is "
+                    f"{sys.version_info[0]}.{sys.version_info[1]}: use {built}, or build XRT with this one"
                 )
             return f"the pyxrt in /{place} ({file.name}) is not for this Python: build XRT with it"
     return "install XRT with its Python module (package xrt-base or libxrt, and python3-xrt where it is apart)"
+
+
+def _built_for(file: Path) -> str | None:
+    """`Python 3.12`, as the file's name has it."""
+    built = file.name.removeprefix("pyxrt.").split("-")
+    return f"Python {built[1][0]}.{built[1][1:]}" if len(built) > 1 and built[0] == "cpython" else None
 
 
 def _found(folder: Path) -> list[Path]:
@@ -137,10 +154,25 @@ def _node_notes(node: Path, name: str) -> Iterator[str]:
         )
 
 
-def _memlock_notes(limit: int) -> Iterator[str]:
-    if limit != resource.RLIM_INFINITY and limit < _ENOUGH_MEMLOCK:
+def memory_lock_limit() -> tuple[str, bool]:
+    """How much memory this process may lock, in words, and whether that is enough."""
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    if limit == resource.RLIM_INFINITY:
+        return "none", True
+    return f"{limit >> 10} KiB", limit >= _ENOUGH_MEMLOCK
+
+
+def built_pyxrts(host: Host) -> list[tuple[str, str]]:
+    """The pyxrt files in XRT's usual places, and the Python that each was built for."""
+    files = [file for place in XRT_PLACES for file in _found(host.sysroot / place)]
+    return [(f"/{file.relative_to(host.sysroot)}", _built_for(file) or "an unknown Python") for file in files]
+
+
+def _memlock_notes() -> Iterator[str]:
+    told, enough = memory_lock_limit()
+    if not enough:
         yield (
-            f"only {limit >> 10} KiB of memory may be locked, which the NPU's buffers need: put "
+            f"only {told} of memory may be locked, which the NPU's buffers need: put "
             "`* - memlock unlimited` into /etc/security/limits.d/99-npu.conf and log in again"
         )
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hetero.backend import Device
+from hetero.backend import Check, Device
 from hetero.cache import cache_dir
 from hetero.cli import runtime
 from hetero.cli.console import echo_json, folder_size, marked, milliseconds, plain, size
 from hetero.cli.devices import device_dict
 from hetero.cli.failures import FAILED
-from hetero.cli.trials import Finding, trials, try_on
+from hetero.cli.trials import Finding, own_trials, trials, try_on
 from hetero.energy.meters import find_meters
 from hetero.errors import Unavailable
 
@@ -47,6 +47,9 @@ _MARKS = {
 }
 
 
+_LEVELS = {"ok": ("", ""), "note": ("note:", "yellow"), "problem": ("problem:", "red")}
+
+
 @click.command("doctor")
 @click.option("--device", metavar="NAME", help="Test only this device, or this backend's.")
 @runtime.machine_options
@@ -57,29 +60,39 @@ def command(
 ) -> None:
     """Check this machine: versions, the cache, each backend, and a real program on each device.
 
-    A device is asked to multiply matrices (ONNX) and to run an int8 attention kernel; both answers are compared with
-    numpy's. Exit code 1 when a device fails or answers wrongly, or a plugin is broken; a backend that is not here, or a
-    program that a device does not support, is no failure.
+    A device is asked to multiply matrices (ONNX), to run an int8 attention kernel, and each kernel that is compiled for
+    it; the answers are compared with numpy's. Exit code 1 when a device fails or answers wrongly, something that it
+    needs is broken, or a plugin is; a backend that is not here, or a program that a device does not support, is no
+    failure.
     """
     with runtime.make_runtime(chain=chain, simulate=simulate) as rt, tempfile.TemporaryDirectory() as folder:
         chosen = [found for _, found in rt.select(device)]
         tests, missing = trials(rt, Path(folder))
+        backends = {found.name: backend for backend, found in rt.select(device)}
+        owned = {backend: own_trials(rt, backend) for backend in dict.fromkeys(backends.values())}
+        missing += [reason for _, reasons in owned.values() for reason in reasons]
+        asked = rt.backends if device is None else set(backends.values())
+        checks = {name: list(rt.backends[name].checks()) for name in asked}
         if not as_json:
             _echo_machine(_versions(), _cache())
             _echo_meters(_meters(rt))
-            _echo_absent(rt)
+            _echo_absent(rt, checks)
         findings: dict[str, list[Finding]] = {}
+        shown: set[str] = set()
         for tested in chosen:
             findings[tested.name] = []
             if not as_json:
                 _echo_device(tested)
-            for trial in tests:
+                if backends[tested.name] not in shown:
+                    _echo_checks(_news(checks[backends[tested.name]], tested))
+                shown.add(backends[tested.name])
+            for trial in (*tests, *owned[backends[tested.name]][0]):
                 findings[tested.name].append(try_on(rt, tested.name, trial))
                 if not as_json:
                     _echo_finding(findings[tested.name][-1], tested.simulated)
-        problems = _problems(rt, findings, missing)
+        problems = _problems(rt, findings, missing, checks)
         if as_json:
-            echo_json(_report(rt, chosen, findings, problems))
+            echo_json(_report(rt, chosen, findings, checks, problems))
         else:
             _echo_problems(problems, len(chosen))
     if problems:
@@ -87,7 +100,11 @@ def command(
 
 
 def _report(
-    rt: Runtime, chosen: list[Device], findings: Mapping[str, list[Finding]], problems: list[str]
+    rt: Runtime,
+    chosen: list[Device],
+    findings: Mapping[str, list[Finding]],
+    checks: Mapping[str, Sequence[Check]],
+    problems: list[str],
 ) -> dict[str, Any]:
     absent = {entry.backend: entry for entry in rt.absent}
     owned = rt.select()
@@ -104,6 +121,7 @@ def _report(
                 "devices": [device.name for backend, device in owned if backend == name],
                 "reason": absent[name].reason if name in absent else "",
                 "fix": absent[name].fix if name in absent else "",
+                "checks": plain(checks.get(name, ())),
             }
             for name in dict.fromkeys([*rt.backends, *absent])
         ],
@@ -112,9 +130,19 @@ def _report(
     }
 
 
-def _problems(rt: Runtime, findings: Mapping[str, list[Finding]], missing: list[str]) -> list[str]:
+def _problems(
+    rt: Runtime, findings: Mapping[str, list[Finding]], missing: list[str], checks: Mapping[str, Sequence[Check]]
+) -> list[str]:
     problems = [str(broken) for broken in rt.broken_plugins]
     problems += [f"a trial is missing: {reason}" for reason in missing]
+    # What is wrong with a backend that is not here is why it is not.
+    present = {backend for backend, _ in rt.select()}
+    problems += [
+        f"{backend}: {check.name}: {check.found}"
+        for backend, each in checks.items()
+        for check in each
+        if check.level == "problem" and backend in present
+    ]
     for device, each in findings.items():
         problems += [f"{device}: {found.trial}: {found.reason}" for found in each if found.sick]
     return problems
@@ -172,11 +200,26 @@ def _echo_machine(versions: Mapping[str, str], cache: Mapping[str, Any]) -> None
         click.echo("  fix: mend the folder's permissions, or set HETERO_CACHE_DIR to another folder")
 
 
-def _echo_absent(rt: Runtime) -> None:
+def _echo_absent(rt: Runtime, checks: Mapping[str, Sequence[Check]]) -> None:
     for entry in rt.absent:
         click.echo(f"\n{click.style(entry.backend, bold=True)}: not on this machine: {entry.reason}")
         if entry.fix:
             click.echo(f"  fix: {entry.fix}")
+        _echo_checks(checks.get(entry.backend, ()))
+
+
+def _news(checks: Sequence[Check], device: Device) -> list[Check]:
+    """Those that tell more than the device's properties do."""
+    return [check for check in checks if check.level != "ok" or check.name not in device.properties]
+
+
+def _echo_checks(checks: Sequence[Check]) -> None:
+    for check in checks:
+        mark, color = _LEVELS[check.level]
+        head = f"  {click.style(mark, fg=color)} " if mark else "  "
+        click.echo(f"{head}{check.name}: {check.found}")
+        if check.fix:
+            click.echo(f"    fix: {check.fix}")
 
 
 def _echo_device(device: Device) -> None:

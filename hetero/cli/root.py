@@ -14,7 +14,19 @@ import click
 
 from hetero.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, report
 
-_COMMANDS = ("devices", "doctor", "run", "bench", "transcribe", "trace", "compile", "models", "cache", "plugins")
+_COMMANDS = (
+    "devices",
+    "doctor",
+    "power",
+    "run",
+    "bench",
+    "transcribe",
+    "trace",
+    "compile",
+    "models",
+    "cache",
+    "plugins",
+)
 
 _EXIT_CODES = """
 \b
@@ -89,6 +101,7 @@ def cli(ctx: click.Context, verbose: int) -> None:
     \b
         hetero devices                            what is here, and what is not and why
         hetero doctor                             does each device give right answers?
+        hetero power                              power modes, and setting one
         hetero run model.onnx --input x=x.npy     run a model once
         hetero bench model.onnx                   compare the devices on it
         hetero trace model.onnx -o trace.json     a timeline of what ran where

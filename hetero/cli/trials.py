@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -34,6 +35,7 @@ class Trial:
         inputs: By name.
         expected: The outputs by name, as numpy gives them.
         tolerance: The greatest error that is still right.
+        larger: The same with so many rows, to fill a launch; None where the program has no free dimension.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Trial:
     inputs: Mapping[str, Array]
     expected: Mapping[str, Array]
     tolerance: float
+    larger: Callable[[int], Trial] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,23 @@ class Finding:
 
 
 def trials(runtime: Runtime, folder: Path) -> tuple[list[Trial], list[str]]:
-    """The trials, their files written to `folder`.
+    """The trials of every device, their files written to `folder`.
 
     Returns:
         Them, and the reasons why some are missing.
     """
+    return _made([lambda: _onnx(runtime, folder), lambda: _kernel(runtime, KERNEL)])
+
+
+def own_trials(runtime: Runtime, backend: str) -> tuple[list[Trial], list[str]]:
+    """The trials that a backend's devices get besides: the kernels that are compiled for them; as for `trials`."""
+    names = [name for name in runtime.backends[backend].trial_programs() if name != KERNEL]
+    return _made([functools.partial(_kernel, runtime, name) for name in names])
+
+
+def _made(makers: Sequence[Callable[[], Trial]]) -> tuple[list[Trial], list[str]]:
     found: list[Trial] = []
     missing: list[str] = []
-    makers: tuple[Callable[[], Trial], ...] = (lambda: _onnx(runtime, folder), lambda: _kernel(runtime))
     for make in makers:
         try:
             found.append(make())
@@ -94,6 +106,9 @@ def try_on(runtime: Runtime, device: str, trial: Trial) -> Finding:
         with runtime.load(trial.program, device=device, fallback="forbid", standby=False, timeout=_PATIENCE) as session:
             load_seconds = session.explain().candidates[0].load_seconds
             units = tuple(session.units(device))
+            rows = session.rows(device)
+            if trial.larger is not None and rows > 1:
+                trial = trial.larger(rows)
             finding = _answer(session, device, trial, load_seconds)
             # Lanes take turns, so that as many requests as there are lanes ask each core once.
             for _ in units[1:]:
@@ -161,10 +176,19 @@ def _onnx(runtime: Runtime, folder: Path) -> Trial:
     return Trial("onnx matmul and add", program, {"x": x}, {"y": y}, tolerance)
 
 
-def _kernel(runtime: Runtime) -> Trial:
-    """The int8 attention kernel, whose answer is the same on every device to the bit."""
-    program = runtime.open(KERNEL)
+def _kernel(runtime: Runtime, name: str, rows: int = 4) -> Trial:
+    """A kernel of the project's or a plugin's, whose answer is the same on every device to the bit."""
+    program = runtime.open(name)
     random = np.random.default_rng(0)
-    inputs = {spec.name: random.integers(-128, 127, (4, 64, 64), np.int8, endpoint=True) for spec in program.inputs}
+    inputs = {
+        spec.name: random.integers(
+            np.iinfo(spec.dtype).min,
+            np.iinfo(spec.dtype).max,
+            [size if isinstance(size, int) else rows for size in spec.shape or ()],
+            spec.dtype,
+            endpoint=True,
+        )
+        for spec in program.inputs
+    }
     expected = program.artifact("kernel").payload.reference(**inputs)
-    return Trial(f"kernel {KERNEL}", program, inputs, expected, 0.0)
+    return Trial(f"kernel {name}", program, inputs, expected, 0.0, functools.partial(_kernel, runtime, name))

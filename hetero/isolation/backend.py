@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from hetero.backend import Backend, BackendFactory, Call, Device, Executable, Host, Option
+from hetero.backend import Backend, BackendFactory, Call, Check, Device, Executable, Host, Option, PowerControl
 from hetero.errors import ClosedError, DeviceLost, HeteroError, OptionError, Unsupported
 from hetero.isolation.process import Process
 from hetero.program import Program
@@ -94,6 +94,29 @@ class IsolatedBackend(Backend):
             ) from error
         return IsolatedExecutable(self, device.name, what)
 
+    def power(self, device: Device) -> PowerControl | None:
+        """See `Backend.power`: in this process, since the mode has to be put back when the other one has crashed."""
+        return self._here("power").power(device)
+
+    def checks(self) -> Sequence[Check]:
+        """See `Backend.checks`."""
+        return self._here("checks").checks()
+
+    def trial_programs(self) -> Sequence[str]:
+        """See `Backend.trial_programs`."""
+        return self._here("trial_programs").trial_programs()
+
+    def _here(self, method: str) -> Backend:
+        """The backend itself in this process, for a method that touches no vendor runtime, if it has one of its own."""
+        kind = pickle.loads(self._reference)
+        if (
+            isinstance(kind, type)
+            and issubclass(kind, Backend)
+            and getattr(kind, method) is not getattr(Backend, method)
+        ):
+            return kind(self.host)
+        return _Silent(self.host)
+
     def close(self) -> None:
         """End the process; calls in it raise ClosedError. Bounded: one that does not leave is killed."""
         self._closed = True
@@ -144,6 +167,18 @@ class IsolatedBackend(Backend):
                 f"it is not started for another {wait:.0f} s"
             )
         self._started.append(now)
+
+
+class _Silent(Backend):
+    """Says what a backend says that has nothing to say."""
+
+    name = "silent"
+
+    def probe(self) -> Sequence[Device]:
+        return ()
+
+    def load(self, program: Program, device: Device, options: Mapping[str, Any]) -> Executable:
+        raise Unsupported("it loads nothing")
 
 
 class IsolatedExecutable(Executable):

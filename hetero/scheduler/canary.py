@@ -51,9 +51,15 @@ class Answers(Protocol):
         """One answer."""
 
 
-def make_canary(program: Program, reference: Answers) -> Canary | None:
-    """A canary with the reference's answer; None when inputs of the program's form make it fail (lengths of 1)."""
-    inputs = canary_inputs(program)
+def make_canary(program: Program, reference: Answers, rows: int = 1) -> Canary | None:
+    """A canary with the reference's answer; None when inputs of the program's form make it fail (lengths of 1).
+
+    Args:
+        program: What is asked.
+        reference: Whose answer is right.
+        rows: Of the leading dimension where that is free: as many as a launch takes, so that all of it is asked.
+    """
+    inputs = canary_inputs(program, rows)
     if inputs is None:
         return None
     try:
@@ -91,21 +97,29 @@ def compare(name: str, got: Array, expected: Array, tolerance: float) -> None:
         raise WrongAnswer(f"output {name!r} differs from the reference by {off:.3g} at most; {allowed:.3g} is allowed")
 
 
-def canary_inputs(program: Program) -> dict[str, Array] | None:
+def canary_inputs(program: Program, rows: int = 1) -> dict[str, Array] | None:
     """Inputs of the program's form, the same each time; None when a rank is unknown.
 
     Free dimensions have their usual size or that of a compiled artifact, as there are devices that take no other; else
-    they have size 1.
+    the dimension that every output begins with has `rows`, and others have size 1.
     """
     rng = np.random.default_rng(0)
     inputs: dict[str, Array] = {}
+    sizes = {**_leading(program, rows), **program.sizes}
     compiled = next((artifact.shapes for artifact in program.artifacts if artifact.shapes), {})
     for spec in program.inputs:
         if spec.shape is None:
             return None
-        usual = tuple(dim if isinstance(dim, int) else program.sizes.get(dim or "", 1) for dim in spec.shape)
+        usual = tuple(dim if isinstance(dim, int) else sizes.get(dim or "", 1) for dim in spec.shape)
         inputs[spec.name] = _values(spec, usual if program.sizes else compiled.get(spec.name, usual), rng)
     return inputs
+
+
+def _leading(program: Program, rows: int) -> dict[str, int]:
+    """The free dimension that every output begins with, which launches are filled along, and its size."""
+    first = {spec.shape[0] if spec.shape else None for spec in program.outputs}
+    name = next(iter(first)) if len(first) == 1 else None
+    return {name: rows} if isinstance(name, str) else {}
 
 
 def _values(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> Array:

@@ -60,7 +60,7 @@ class Candidate:
     Attributes:
         executable: The loaded program; None before the load and after a refusal.
         passed_over: Why requests never come here, as the attempt that each record shows; None while they may.
-        canary: Gives what it has to answer before it is trusted; None when there is nothing to ask.
+        canary: Gives what it has to answer before it is trusted, of so many rows; None when there is nothing to ask.
         verifier: Checks answers at run time; None when they are not checked.
         give_back: Makes a lane free again and tells whoever waits for one.
         shut: Called when the device, or a unit of it, was set aside.
@@ -103,7 +103,8 @@ class Candidate:
         self.pace: Pace | None = None
         self.patience: float | None = None
         self.backlog = 0.0
-        self.canary: Callable[[], Canary | None] = lambda: None
+        self.canary: Callable[[int], Canary | None] = lambda rows: None
+        self._rows = 1
         self._load = load
         self._signature = signature
         self._clock = clock
@@ -207,7 +208,7 @@ class Candidate:
                 return self.passed_over
             try:
                 self.lanes.prepare(executable.lanes, executable.units, executable.weights)
-                self._run = _run_of(executable)
+                self._run, self._rows = _run_of(executable), executable.batch
                 busy = ask_units(self.lanes, self._check_canary, self.patience, self._late, self.name)
             except Exception as error:
                 self._run = None
@@ -341,7 +342,7 @@ class Candidate:
 
     def _check_canary(self, call: Call) -> None:
         """Run the canary on a lane that the caller holds. Raises what the run raised, or WrongAnswer."""
-        canary, run = self.canary(), self._run
+        canary, run = self.canary(self._rows), self._run
         if canary is None or run is None:
             return
         call.turn += 1

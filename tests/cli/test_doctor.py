@@ -131,8 +131,8 @@ def test_the_json_has_the_documented_keys(line: Line) -> None:
     assert document["versions"]["numpy"] == np.__version__
     assert list(document["cache"]) == ["path", "exists", "bytes", "writable"]
     assert document["backends"] == [
-        {"name": "cpu", "present": True, "devices": ["cpu"], "reason": "", "fix": ""},
-        {"name": "gone", "present": False, "devices": [], "reason": "no driver", "fix": ""},
+        {"name": "cpu", "present": True, "devices": ["cpu"], "reason": "", "fix": "", "checks": []},
+        {"name": "gone", "present": False, "devices": [], "reason": "no driver", "fix": "", "checks": []},
     ]
     keys = ["trial", "outcome", "reason", "max_error", "load_seconds", "run_seconds", "units"]
     assert [list(trial) for trial in document["devices"][0]["trials"]] == [keys, keys]

@@ -191,6 +191,38 @@ def test_calls_on_several_lanes_share_the_launches(tmp_path: Path) -> None:
     laptop.check_clean()
 
 
+def test_a_request_gets_its_place_though_those_before_it_are_polled_later(tmp_path: Path) -> None:
+    laptop = Laptop(tmp_path)
+    manifest = laptop.manifest(columns=1, tiles_per_launch=1)
+    executable = laptop.load(manifest, contexts=2, in_flight=1)
+    every = [inputs_of(KERNEL, 3, seed) for seed in range(3)]
+    first, second, last = (executable.start(inputs, Call(lane)) for lane, inputs in enumerate(every))
+    laptop.clock.advance(1.0)  # what was started has long ended
+    assert any(last.done() for _ in range(1000)), "the places are held by launches that have ended"
+    for ticket, inputs in ((last, every[2]), (second, every[1]), (first, every[0])):
+        while not ticket.done():
+            pass
+        np.testing.assert_array_equal(ticket.result()["o"], get(KERNEL).reference(**inputs)["o"], strict=True)
+    laptop.check_clean()
+
+
+def test_what_is_collected_for_another_request_fails_where_it_belongs(tmp_path: Path) -> None:
+    laptop = Laptop(tmp_path)
+    executable = laptop.load(laptop.manifest(columns=1, tiles_per_launch=1), contexts=1, in_flight=1)
+    laptop.npu.force("error")
+    first = executable.start(inputs_of(KERNEL, 2), Call(0))
+    inputs = inputs_of(KERNEL, 1, seed=1)
+    second = executable.start(inputs, Call(1))
+    laptop.clock.advance(1.0)
+    assert any(second.done() for _ in range(1000))
+    np.testing.assert_array_equal(second.result()["o"], get(KERNEL).reference(**inputs)["o"], strict=True)
+    assert first.done()
+    with pytest.raises(ExecutionError, match="ERROR"):
+        first.result()
+    check(executable)
+    laptop.check_clean()
+
+
 @pytest.mark.parametrize("pipeline", ["auto", "threads"])
 def test_many_threads_get_their_own_answers(tmp_path: Path, pipeline: Any) -> None:
     laptop = Laptop(tmp_path)

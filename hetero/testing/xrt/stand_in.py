@@ -32,6 +32,12 @@ _HEADER = struct.Struct("<QQQHBBHH16s64s16s16sI4x")
 _SECTION = struct.Struct("<I16s4xQQ")
 _PARTITION = struct.Struct("<B3xII4xQQH6xII72xIII52x")
 _IP = struct.Struct("<IIQ64s")
+_TRANSACTION = struct.Struct("<BBBBBB2xII")
+_WRITE = struct.Struct("<III")
+_BLOCK_WRITE = struct.Struct("<III")
+_WAIT = struct.Struct("<IIII")
+# Of a shim: out of the array, and into it.
+_TASK_QUEUES = (0x1D204, 0x1D214)
 _IP_LAYOUT, _USER_METADATA, _AIE_PARTITION = 8, 16, 32
 _DPU_KERNEL = 7
 _DPU_PROPERTIES = 1 | 0x901 << 16
@@ -115,9 +121,23 @@ def write_design(folder: Path, design: Design, *, order: str = "columns", fill: 
 
 
 def instructions_of(design: Design) -> bytes:
-    """The stand-in for a design's instructions: as unlike for two designs as hashes are."""
-    seed = design.to_json().encode()
-    return b"".join(hashlib.sha256(seed + bytes([part])).digest() for part in range(4 * design.columns))
+    """The stand-in for a design's instructions: as unlike for two designs as hashes are.
+
+    A transaction as compilers write it, with as much in it as tells the order of things: for each column transfers in
+    and out, and a wait; a serial design waits for a column before the next one's transfers begin.
+    """
+    seed = hashlib.sha256(design.to_json().encode()).digest()
+    pushes = [
+        [_WRITE.pack(0, column << 25 | queue, column) for queue in _TASK_QUEUES] for column in range(design.columns)
+    ]
+    waits = [_WAIT.pack(0x80, _WAIT.size, column << 16, 1 << 16 | 1 << 8) for column in range(design.columns)]
+    if design.serial:
+        order = [step for column in range(design.columns) for step in (*pushes[column], waits[column])]
+    else:
+        order = [*(step for each in pushes for step in each), *waits]
+    steps = [_BLOCK_WRITE.pack(1, 0x1D000, _BLOCK_WRITE.size + len(seed)) + seed, *order]
+    size = _TRANSACTION.size + sum(map(len, steps))
+    return _TRANSACTION.pack(1, 0, 3, 6, design.columns, 1, len(steps), size) + b"".join(steps)
 
 
 def xclbin_of(design: Design) -> bytes:
