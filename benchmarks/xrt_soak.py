@@ -7,6 +7,7 @@ the bit. Launches end in ERROR and ABORT, are killed at the driver's limit, or a
 verified); the device is lost and comes back again and again; one launch hangs for good in the middle, and one more at
 the end, so that the process ends with a run in flight. It runs as a process of its own, whose exit code is looked at:
 the simulator takes it down where the vendor's library would. The NPU is simulated; memory and requests are real.
+Memory takes a few minutes to settle: judge it by a run of ten.
 """
 
 from __future__ import annotations
