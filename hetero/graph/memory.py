@@ -113,13 +113,18 @@ def plan_arena(graph: Graph, alignment: int = 256, *, views: Collection[str] = V
             for other in offsets
             if ranges[other].overlaps(ranges[value])
         )
-        offsets[value] = _best_fit(taken, sizes[value])
+        offsets[value] = best_fit(taken, sizes[value])
     end = max((offset + sizes[value] for value, offset in offsets.items()), default=0)
     return Arena(end, offsets, sum(sizes.values()))
 
 
-def _best_fit(taken: list[tuple[int, int]], size: int) -> int:
-    """Where `size` bytes go: the smallest gap between what is taken, in order of its begin, or behind it."""
+def best_fit(taken: list[tuple[int, int]], size: int) -> int:
+    """Where to put `size` bytes: into the smallest gap that holds them, or behind everything.
+
+    Args:
+        taken: Begin and end of what is there, in order of the begin; may overlap.
+        size: In bytes.
+    """
     best, best_gap, end = None, 0, 0
     for start, stop in taken:
         gap = start - end

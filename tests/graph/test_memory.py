@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hetero.errors import OptionError
-from hetero.graph.memory import LiveRange, live_ranges, plan_arena, storages
+from hetero.graph.memory import LiveRange, best_fit, live_ranges, plan_arena, storages
 from tests.graph.building import Builder, weights
 
 
@@ -65,7 +65,16 @@ def test_a_chain_needs_two_places_however_long_it_is() -> None:
     assert (arena.size, arena.separate) == (2 * 448, 9 * 448)
 
 
-def test_the_smallest_gap_that_is_large_enough_is_taken() -> None:
+@pytest.mark.parametrize(
+    ("size", "place"),
+    [(4, 24), (6, 24), (7, 40), (8, 40), (9, 0), (10, 0), (11, 50)],
+)
+def test_the_smallest_gap_that_is_large_enough_is_taken(size: int, place: int) -> None:
+    # Gaps: 10 bytes at 0, 6 at 24, 8 at 40; what overlaps leaves none between it.
+    assert best_fit([(10, 20), (12, 24), (30, 40), (48, 50)], size) == place
+
+
+def test_values_that_are_all_needed_at_once_share_nothing() -> None:
     build = Builder()
     x = build.input("x", 64)
     sizes = {"wide": 48, "narrow": 8, "first": 16, "second": 32}

@@ -127,7 +127,7 @@ def drop_repeated(graph: Graph) -> Graph:
     stands_for: dict[str, str] = {}
     constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
     for value, array in graph.constants.items():
-        if array.nbytes <= _COMPARED and value not in graph.outputs:
+        if array.nbytes <= _COMPARED:
             first = constants.setdefault((str(array.dtype), array.shape, array.tobytes()), value)
             if first != value:
                 stands_for[value] = first
