@@ -221,15 +221,22 @@ class Launch:
         self._held: Held | None = None
         self._weights: weakref.ref[Weights] | None = None
 
-    def fill(self, inputs: Mapping[str, Array], first: int, last: int, weights: Weights) -> None:
-        """Copy the entries `first` to `last` of the inputs to the device, and the weights if they are not there."""
+    def fill(self, inputs: Mapping[str, Array], first: int, last: int, weights: Weights | None = None) -> None:
+        """Copy entries of the inputs to the device, and the weights if they are not there.
+
+        Args:
+            inputs: By name.
+            first: The first entry.
+            last: The one behind the last.
+            weights: What the kernel's weight arguments are to hold; not for a kernel that has none.
+        """
         self.cover = (first, last)
         for _, pieces in self._read:
             self._tiles.fill(pieces, inputs, first, last)
         try:
             for buffer, _ in self._read:
                 buffer.sync(self._flow.to_device, self._sizes[id(buffer)], 0)
-            if self._weighing and (self._weights is None or self._weights() is not weights):
+            if self._weighing and weights is not None and not self.bears(weights):
                 self._bear(weights)
         except RuntimeError as error:
             raise translated(error, "syncing inputs") from error

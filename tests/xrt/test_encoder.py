@@ -24,8 +24,10 @@ from hetero.tensors import Array
 from hetero.testing.xrt.stand_in import write_usual
 from hetero.whisper.models.dims import Dims
 from hetero.whisper.models.graphs import write_cross, write_decoder, write_encoder
+from hetero_cpu.backend import CpuBackend
 from hetero_kernels import get
 from hetero_xrt import onnx_program
+from hetero_xrt.backend import XrtBackend
 from hetero_xrt.fidelity import compare_layers, cosine, largest_activations, write_statistics
 from hetero_xrt.flights import FLIGHTS
 from hetero_xrt.onnx_program import OnnxOnNpu, precision_of
@@ -365,3 +367,33 @@ def test_an_event_loop_goes_on_while_the_host_and_the_npu_work(
         return turns
 
     assert asyncio.run(both()) > 10
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_goes_wrong_every_request_is_answered_rightly(
+    bench: Callable[..., Bench], models: Callable[[str], Program], seed: int
+) -> None:
+    machine = bench(poll=1e-3, seed=seed, faults={"error": 0.01, "abort": 0.01, "timeout": 0.005, "hang": 0.002})
+    exact = machine.runtime.load(models("encoder"), device="cpu")
+    session = machine.load(models("encoder"), timeout=3.0, canary=False)
+    asked = [mel(frames, seed=number) for number, frames in enumerate((300, 200, 131, 300, 256, 300, 180, 300) * 2)]
+    futures = [session.submit(x) for x in asked]
+    for x, future in zip(asked, futures, strict=True):
+        assert cosine(future.result(120), exact(x)) > 0.99
+    assert len({id(future.result()) for future in futures}) == len(asked)
+    assert "xrt" in {record.device for record in machine.runtime.records}
+    machine.npu.release_hangs()
+    machine.clock.advance(10.0)
+    FLIGHTS.sweep()
+    assert FLIGHTS.parked == 0
+    machine.check_clean()
+
+
+def test_an_encoder_runs_in_a_process_of_its_own(host: hetero.Host, models: Callable[[str], Program]) -> None:
+    there = hetero.Host(environ={}, sysroot=host.sysroot, cache=host.cache, simulate=("phoenix",))
+    with hetero.Runtime(
+        backends=[XrtBackend, CpuBackend], plugins=False, host=there, learn=False, isolate=["xrt"]
+    ) as runtime:
+        session = runtime.load(models("encoder"))
+        check(session, mel(), runtime.load(models("encoder"), device="cpu"))
+        assert "isolated=True" in str(session.explain())
