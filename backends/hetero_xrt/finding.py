@@ -55,7 +55,7 @@ def missing(program: Program, folders: Sequence[Path]) -> Unsupported:
         return Unsupported(
             f"{program.name!r} is an ONNX model, of which the NPU runs products and attention with compiled kernels, "
             f"and neither the option kernels nor {VARIABLE} names a folder with such",
-            fix=f"build the kernels (docs: xrt, an encoder on the NPU), then set {VARIABLE}=FOLDER",
+            fix=f"build the kernels (docs: xrt, Whisper's encoder), then set {VARIABLE}=FOLDER",
         )
     if name is None:
         has = ", ".join(sorted({artifact.kind for artifact in program.artifacts}))

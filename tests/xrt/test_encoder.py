@@ -369,26 +369,6 @@ def test_an_event_loop_goes_on_while_the_host_and_the_npu_work(
     assert asyncio.run(both()) > 10
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_whatever_goes_wrong_every_request_is_answered_rightly(
-    bench: Callable[..., Bench], models: Callable[[str], Program], seed: int
-) -> None:
-    machine = bench(poll=1e-3, seed=seed, faults={"error": 0.01, "abort": 0.01, "timeout": 0.005, "hang": 0.002})
-    exact = machine.runtime.load(models("encoder"), device="cpu")
-    session = machine.load(models("encoder"), timeout=3.0, canary=False)
-    asked = [mel(frames, seed=number) for number, frames in enumerate((300, 200, 131, 300, 256, 300, 180, 300) * 2)]
-    futures = [session.submit(x) for x in asked]
-    for x, future in zip(asked, futures, strict=True):
-        assert cosine(future.result(120), exact(x)) > 0.99
-    assert len({id(future.result()) for future in futures}) == len(asked)
-    assert "xrt" in {record.device for record in machine.runtime.records}
-    machine.npu.release_hangs()
-    machine.clock.advance(10.0)
-    FLIGHTS.sweep()
-    assert FLIGHTS.parked == 0
-    machine.check_clean()
-
-
 def test_an_encoder_runs_in_a_process_of_its_own(host: hetero.Host, models: Callable[[str], Program]) -> None:
     there = hetero.Host(environ={}, sysroot=host.sysroot, cache=host.cache, simulate=("phoenix",))
     with hetero.Runtime(

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hetero.backend import Call
 from hetero.errors import ClosedError, DeviceLost, DeviceTimeout, ExecutionError, Unsupported
@@ -195,6 +197,32 @@ def test_a_device_that_was_lost_gets_contexts_and_weights_anew_when_it_is_back(t
     block.check()
     gc.collect()
     assert block.laptop.flow.weights.count == 4, "those of before are gone with their contexts"
+    block.laptop.check_clean()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    faults=st.lists(st.sampled_from([None, None, None, "error", "abort", "timeout", "hang"]), min_size=10, max_size=60),
+    calls=st.integers(2, 10),
+)
+def test_whatever_goes_wrong_a_call_is_right_or_an_error_and_nothing_is_left(
+    tmp_path_factory: pytest.TempPathFactory, faults: list[Any], calls: int
+) -> None:
+    block = Block(tmp_path_factory.mktemp("faults"), timeout=3.0, poll=1e-2)
+    block.laptop.npu.force(*faults)
+    for seed in range(calls):
+        x = normal(1, 100, WIDTH, seed=seed)
+        try:
+            answer = block.run(x)
+        except ExecutionError:
+            # What hangs ends some time, and what was left to itself lands.
+            block.laptop.npu.release_hangs()
+            block.laptop.clock.advance(10)
+        else:
+            assert cosine(answer, block.expected(x)) > 0.99
+    block.laptop.npu._forced.clear()
+    block.check()
+    assert FLIGHTS.parked == 0
     block.laptop.check_clean()
 
 
