@@ -51,6 +51,7 @@ class Tiles:
         self._outputs = program.outputs
         tensors = [(argument, tensor) for argument in manifest.arguments for tensor in argument.tensors]
         self._tiled = {t.name: t for a, t in tensors if a.tiled and not t.shared}
+        self._weights = {t.name for a, t in tensors if a.role == "weight"}
         read = {t.name: t for a, t in tensors if a.role in ("in", "inout", "weight")}
         written = {t.name: t for a, t in tensors if a.role in ("out", "inout")}
         joined = manifest.batch.tiles == "joined"
@@ -82,6 +83,10 @@ class Tiles:
             spec.name: np.empty((entries, *self._rest(self._tiled[spec.name])), spec.dtype) for spec in self._outputs
         }
 
+    def weights(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Those of the inputs that go into weight arguments."""
+        return {name: array for name, array in inputs.items() if name in self._weights}
+
     def pieces(self, argument: Argument, memory: Any) -> list[Piece]:
         """The tensors of an argument in its mapped memory."""
         manifest = self.manifest
@@ -109,7 +114,7 @@ class Tiles:
         return made
 
     def fill(self, pieces: Sequence[Piece], inputs: Mapping[str, Array], first: int, last: int) -> None:
-        """Copy the entries `first` to `last` of the inputs, and fill what is left of the launch."""
+        """Copy the entries `first` to `last` of the inputs, and fill the rest of the launch; weights as they are."""
         for piece in pieces:
             array = inputs[piece.tensor.name]
             if piece.tiles is None or piece.tensor.shared:

@@ -83,7 +83,9 @@ class Design:
         opcode: That its first argument has to be.
         joined: The reference takes tiles joined along their first axis; else stacked along a new one.
         serial: Its instructions wait for each column before the next begins.
-        multiply_adds: Of one tile, for modelled time.
+        multiply_adds: Of one tile, for modelled time; of a tile that the cores of a column share, of each core's part.
+        by_cycles: Modelled time is that of the size of its work, also where the Phoenix says how long a tile takes:
+            that is known of tiles of 64x64 alone.
     """
 
     kernel: str
@@ -96,6 +98,7 @@ class Design:
     joined: bool = False
     serial: bool = False
     multiply_adds: int = 0
+    by_cycles: bool = False
 
     @property
     def tiles_per_column(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import struct
 import uuid
 from collections.abc import Sequence
@@ -44,6 +45,10 @@ _DPU_PROPERTIES = 1 | 0x901 << 16
 
 # Multiply-adds of a tile, for modelled time; a kernel that is not here counts one for each output element.
 _MULTIPLY_ADDS = {"attention_i8_64x64": 2 * 64**3, "matmul_i8_64x64": 64**3}
+# Families of kernels with tiles of their own: rows to a product, and whole heads, which a column's cores share.
+_GEMM = re.compile(r"gemm_i8_i\d+_(\d+)x(\d+)")
+_HEADS = re.compile(r"attention_i8_exact_(\d+)")
+_ROWS, _GEMM_ROWS, _HEAD_SIZE = 4, 64, 64
 
 Layout = Literal["packed", "separate"]
 
@@ -103,6 +108,33 @@ def write_stand_in(
     program = kernel_program(kernel) if isinstance(kernel, str) else kernel
     design = _designed(program, columns, tiles_per_launch, layout, rows, tile_rows, weights, serial)
     return write_design(folder, design, order=order, fill=fill)
+
+
+def write_usual(folder: Path, program: Program, columns: int) -> Path:
+    """Write the stand-in files of a kernel in the form that suits it; arguments and errors as for `usual_design`.
+
+    Returns:
+        The `kernel.toml`.
+    """
+    return write_design(folder, usual_design(program, columns))
+
+
+def usual_design(program: Program, columns: int) -> Design:
+    """The design that suits a kernel: all columns, and as many tiles as it has use for.
+
+    A product of rows and a matrix takes 64 rows a tile, a tile a core, and its weights in an argument of their own;
+    attention over all keys a head a tile, which the cores of a column share. Others take a tile a column.
+
+    Args:
+        program: The kernel's.
+        columns: Columns that it takes.
+
+    Raises:
+        OptionError: The numbers do not fit.
+    """
+    if _GEMM.fullmatch(program.name):
+        return _designed(program, columns, columns * _ROWS, "packed", _ROWS, _GEMM_ROWS, "argument", serial=False)
+    return _designed(program, columns, columns, "packed", 1, None, "tile", serial=False)
 
 
 def write_design(folder: Path, design: Design, *, order: str = "columns", fill: str = "zeros") -> Path:
@@ -236,7 +268,6 @@ def _designed(
             label = name if column is None else f"{name}{column}"
             index = FIRST_DATA_ARGUMENT + len(arguments)
             arguments.append(DesignArgument(index, label, role, tuple(tensors), column))
-    elements = sum(math.prod(t.shape) for t in outputs)
     return Design(
         program.name,
         tuple(arguments),
@@ -245,8 +276,22 @@ def _designed(
         rows,
         joined=tile_rows is not None,
         serial=serial,
-        multiply_adds=_MULTIPLY_ADDS.get(program.name, elements),
+        **work_of(program.name, outputs),
     )
+
+
+def work_of(kernel: str, outputs: Sequence[DesignTensor]) -> dict[str, Any]:
+    """What a design says of the size of its work, for modelled time: `multiply_adds` and `by_cycles`.
+
+    Args:
+        kernel: Its name.
+        outputs: Of one tile.
+    """
+    if gemm := _GEMM.fullmatch(kernel):
+        return {"multiply_adds": outputs[0].shape[0] * int(gemm[1]) * int(gemm[2]), "by_cycles": True}
+    if heads := _HEADS.fullmatch(kernel):
+        return {"multiply_adds": 2 * int(heads[1]) ** 2 * _HEAD_SIZE // _ROWS, "by_cycles": True}
+    return {"multiply_adds": _MULTIPLY_ADDS.get(kernel, sum(math.prod(tensor.shape) for tensor in outputs))}
 
 
 def _manifest(design: Design, xclbin: str, instructions: str, order: str, fill: str) -> str:
