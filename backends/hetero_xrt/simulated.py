@@ -102,8 +102,13 @@ def _design(manifest: Manifest) -> Design:
             argument.index,
             argument.name,
             argument.role,
-            tuple(DesignTensor(t.name, t.dtype.name, t.shape, t.shared) for t in argument.tensors),
+            tuple(
+                DesignTensor(t.name, t.dtype.name, t.shape, t.shared, t.axis, t.repeated) for t in argument.tensors
+            ),
             argument.column,
+            argument.pieces,
+            argument.padding,
+            argument.file.read_bytes().hex() if argument.file is not None else "",
         )
         for argument in manifest.arguments
     )

@@ -147,6 +147,9 @@ def write_design(folder: Path, design: Design, *, order: str = "columns", fill: 
     xclbin, instructions = folder / f"{design.kernel}.xclbin", folder / f"{design.kernel}.insts.bin"
     xclbin.write_bytes(xclbin_of(design))
     instructions.write_bytes(instructions_of(design))
+    for argument in design.arguments:
+        if argument.content:
+            (folder / _constant_name(design, argument)).write_bytes(bytes.fromhex(argument.content))
     manifest = folder / MANIFEST
     manifest.write_text(_manifest(design, xclbin.name, instructions.name, order, fill), encoding="utf-8")
     return manifest
@@ -325,6 +328,12 @@ def _manifest(design: Design, xclbin: str, instructions: str, order: str, fill: 
         ]
         if argument.column is not None:
             lines += ['layout = "separate"', f"column = {argument.column}"]
+        if argument.content:
+            lines.append(f"file = {json.dumps(_constant_name(design, argument))}")
+        if argument.pieces > 1:
+            lines.append(f"pieces = {argument.pieces}")
+        if argument.padding:
+            lines.append(f"padding = {argument.padding}")
         lines += ["tensors = [", *(f"    {_tensor(tensor)}," for tensor in argument.tensors), "]"]
     return "\n".join(lines) + "\n"
 
@@ -335,4 +344,14 @@ def _tensor(tensor: DesignTensor) -> str:
         f"dtype = {json.dumps(np.dtype(tensor.dtype).name)}",
         f"shape = {json.dumps(list(tensor.shape))}",
     ]
-    return "{ " + ", ".join([*parts, "shared = true"] if tensor.shared else parts) + " }"
+    if tensor.shared:
+        parts.append("shared = true")
+    if tensor.axis:
+        parts.append(f"axis = {tensor.axis}")
+    if tensor.repeated:
+        parts.append("repeated = true")
+    return "{ " + ", ".join(parts) + " }"
+
+
+def _constant_name(design: Design, argument: DesignArgument) -> str:
+    return f"{design.kernel}.{argument.name}.bin"

@@ -11,7 +11,7 @@ import pytest
 from hetero.errors import CompileError, ProgramNotFound
 from hetero_kernels import names
 from hetero_kernels.aie2 import catalogue, checks, host
-from hetero_kernels.aie2.column_map import Geometry, Layout
+from hetero_kernels.aie2.geometry import Geometry, Layout
 from hetero_kernels.attention_i8_64x64.reference import EXP
 from hetero_kernels.gelu_i8.reference import TABLE
 

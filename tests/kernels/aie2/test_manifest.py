@@ -10,7 +10,7 @@ import pytest
 
 from hetero.testing.xrt import stand_in
 from hetero_kernels.aie2 import catalogue
-from hetero_kernels.aie2.column_map import Geometry, Layout
+from hetero_kernels.aie2.geometry import Geometry, Layout
 from hetero_kernels.aie2.manifest import manifest
 from hetero_kernels.aie2.packing import pack
 from hetero_xrt.manifest import Manifest, read_manifest
