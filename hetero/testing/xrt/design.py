@@ -115,6 +115,7 @@ class Design:
         multiply_adds: Of one tile, for modelled time; of a tile that the cores of a column share, of each core's part.
         by_cycles: Modelled time is that of the size of its work, also where the Phoenix says how long a tile takes:
             that is known of tiles of 64x64 alone.
+        worker: Who works on one tile: a core, a column's cores together, or the whole array.
     """
 
     kernel: str
@@ -128,6 +129,7 @@ class Design:
     serial: bool = False
     multiply_adds: int = 0
     by_cycles: bool = False
+    worker: Literal["core", "column", "array"] = "core"
 
     @property
     def tiles_per_column(self) -> int:
