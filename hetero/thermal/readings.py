@@ -2,8 +2,8 @@
 
 | what a sensor does | what is believed |
 |---|---|
-| cannot be read, holds no number, reads 0 or what cannot be | unknown, with the reason; the last value stays for a moment |
-| jumps further than a die can in that time | the last value for a moment, then unknown, until time has made the jump possible |
+| cannot be read, holds no number, 0, or what cannot be | unknown, with the reason; for a moment the last value |
+| jumps further than a die can in that time | for a moment the last value, then unknown, until time allows the jump |
 | says the same to the last bit for long, while the load has changed a lot | unknown, until it moves |
 | is there again | what it says, as soon as that is possible |
 """

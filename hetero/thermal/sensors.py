@@ -2,7 +2,7 @@
 
 | layout | sensors |
 |---|---|
-| Rockchip, vendor's kernel and mainline | thermal zones: `npu-thermal`, `soc-thermal` or `package-thermal`, `gpu-thermal`, clusters of the CPU |
+| Rockchip | thermal zones: `npu-thermal`, `soc-thermal` (mainline: `package-thermal`), `gpu-thermal`, the CPU's clusters |
 | RK356x | `soc-thermal` and `gpu-thermal`, or `cpu-thermal` and `gpu-thermal`: none for the NPU |
 | Ryzen | hwmon `k10temp` (`Tctl`, `Tccd1`), `amdgpu` (`edge`); newer kernels: `amdxdna` |
 
@@ -156,9 +156,8 @@ def _zone_trips(folder: Path) -> tuple[Trip, ...]:
 
 def _hwmon(sysroot: Path) -> Iterator[Sensor]:
     """In the order in which they are worth reading: the NPU's own, the package's, the graphics processor's."""
-    found = [
-        (sysfs.text_or(folder / "name"), folder) for folder in sysfs.entries(sysroot / "sys/class/hwmon", "hwmon*")
-    ]
+    folders = sysfs.entries(sysroot / "sys/class/hwmon", "hwmon*")
+    found = sorted([(sysfs.text_or(folder / "name"), _place(folder), folder) for folder in folders])
     drivers: tuple[tuple[str, Part], ...] = (
         ("amdxdna", "npu"),
         ("k10temp", "soc"),
@@ -166,7 +165,7 @@ def _hwmon(sysroot: Path) -> Iterator[Sensor]:
         ("amdgpu", "gpu"),
     )
     for driver, part in drivers:
-        for name, folder in sorted(found, key=lambda each: _place(each[1])):
+        for name, _, folder in found:
             # A graphics card is far from the package and says nothing of it.
             if name == driver and not (driver == "amdgpu" and is_graphics_card(folder / "device")):
                 yield from _channels(folder, name, part)
