@@ -14,7 +14,19 @@ import click
 
 from hetero.cli.failures import BROKEN_PIPE, INTERRUPTED, OK, report
 
-_COMMANDS = ("devices", "doctor", "run", "bench", "transcribe", "trace", "compile", "models", "cache", "plugins")
+_COMMANDS = (
+    "devices",
+    "doctor",
+    "run",
+    "bench",
+    "transcribe",
+    "trace",
+    "thermal",
+    "compile",
+    "models",
+    "cache",
+    "plugins",
+)
 
 _EXIT_CODES = """
 \b
@@ -92,6 +104,7 @@ def cli(ctx: click.Context, verbose: int) -> None:
         hetero run model.onnx --input x=x.npy     run a model once
         hetero bench model.onnx                   compare the devices on it
         hetero trace model.onnx -o trace.json     a timeline of what ran where
+        hetero thermal                            how warm it is, and what that changes
         hetero transcribe talk.mp3 -f srt         speech to text
         hetero compile model.onnx --target rk3588 a bundle for an NPU
     """  # noqa: D301

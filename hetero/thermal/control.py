@@ -53,6 +53,7 @@ class Control:
 
     Attributes:
         grant: The last one.
+        limits: Its thresholds.
         law: What steers.
         drift: Tell it of calls.
 
@@ -63,11 +64,16 @@ class Control:
     def __init__(self, limits: Limits, law: str = "budget", direct: bool = True) -> None:
         if law not in LAWS:
             raise OptionError(f"the thermal law {law!r} is not known", fix=f"known: {', '.join(LAWS)}")
-        self.limits = limits
-        self.law: Law = LAWS[law](limits.maximum - (0.0 if direct else _PROXY_MARGIN))
+        self.law: Law = LAWS[law](limits.maximum)
+        self.speak(limits, direct)
         self.drift = Drift()
         self.grant = Grant()
         self._seen = False
+
+    def speak(self, limits: Limits, direct: bool) -> None:
+        """Another sensor tells the temperature from now on. What was learned of the device's heat stays."""
+        self.limits = limits
+        self.law.limit = limits.maximum - (0.0 if direct else _PROXY_MARGIN)
 
     def step(self, reading: Reading, used: float, seconds: float, resolution: float = 0.0) -> Grant:
         """Take in a second.
@@ -92,19 +98,22 @@ class Control:
             return self.grant
         ceiling = self.limits.ceiling(celsius, state)
         if ceiling < duty:
-            at = self.limits.stop if state == "stop" else self.limits.maximum
-            duty, why = (
-                ceiling,
-                f"{celsius:.1f} C, and {at:g} C was reached: {'nothing' if not ceiling else 'little'} runs",
-            )
+            at, left = (self.limits.stop, "nothing") if state == "stop" else (self.limits.maximum, "little")
+            duty, why = ceiling, f"{celsius:.1f} C, and {at:g} C was reached: {left} runs"
         self.grant = Grant(duty, state, why)
         return self.grant
+
+    @property
+    def blind_duty(self) -> float:
+        """The duty that is left when nothing can be seen any more."""
+        before = self.grant
+        return min(before.duty, _BLIND_WARM) if before.state in ("warn", "hot", "stop") else before.duty
 
     def _blind(self, reading: Reading) -> Grant:
         """The sensor is lost."""
         before = self.grant
         warm = before.state in ("warn", "hot", "stop")
-        duty = min(before.duty, _BLIND_WARM) if warm else before.duty
+        duty = self.blind_duty
         # The state goes on being what it was: an unknown temperature is not a cool one.
         was = f"it was {before.state}" if warm else "it was not warm"
         why = f"the sensor is lost ({reading.reason}) and {was}: at most {duty:.0%} of it works until it is back"

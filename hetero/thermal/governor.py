@@ -1,7 +1,8 @@
 """The governor: samples the machine's sensors, and says of each device how much it may work, and why.
 
-It is asked on the way of a request (`admits`, `pace`, `decide`), which costs a look into a dictionary as long as nothing is
-hot, and it is told when calls begin and end. `tick` is called once a second, by a `Sampler` or by whoever has a clock.
+It is asked on the way of a request (`admits`, `pace`, `decide`), which costs a look into a dictionary as long as
+nothing is hot, and it is told when calls begin and end. `tick` is called once a second, by a `Sampler` or by whoever
+has a clock.
 """
 
 from __future__ import annotations
@@ -13,25 +14,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hetero.backend import Device, Host
+from hetero.backend import Device, Host, Kind
 from hetero.errors import OptionError, Unavailable
 from hetero.thermal.admission import Admission
-from hetero.thermal.choosing import Voices, voices_for
 from hetero.thermal.control import Control, Grant
 from hetero.thermal.ladder import Ladder, next_step, restore
 from hetero.thermal.limits import Limits
 from hetero.thermal.npu import npu_load
 from hetero.thermal.power import Power, read_power
 from hetero.thermal.profiles import Profile, profile_named
-from hetero.thermal.readings import Belief, Reading
-from hetero.thermal.sensors import Sensor, find_sensors
+from hetero.thermal.readings import Reading
+from hetero.thermal.sensors import Part, Sensor
 from hetero.thermal.steering import Decision, OnHot, Worth, check_on_hot, elsewhere
-from hetero.thermal.sysfs import Unreadable
+from hetero.thermal.thermometers import Thermometers
 
 SILENT = 5.0
 """Seconds without a sample after which nothing is believed to be cool any more."""
-
-_LOOK_AGAIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -81,21 +79,9 @@ class _Watched:
     def __init__(self, device: Device, limits: Limits, law: str, clock: Callable[[], float]) -> None:
         self.device = device
         self.limits = limits
-        self.law = law
         self.control = Control(limits, law)
         self.admission = Admission(device.lanes, clock)
-        self.voices: list[Voices] = []
-        self.direct = True
-        self.told = False
         self.used = 0.0
-
-    def speak(self, direct: bool, limits: Limits) -> None:
-        """Another sensor counts, perhaps a proxy, perhaps one with limits of its own: a new control, cautious."""
-        if direct != self.direct or limits != self.control.limits:
-            drift = self.control.drift
-            self.control = Control(limits, self.law, direct)
-            self.control.drift = drift
-            self.direct = direct
 
 
 class Governor:
@@ -148,17 +134,13 @@ class Governor:
                     f"thermal limits for {name!r}, which is no device here", fix=f"known: {sorted(known)}"
                 )
         self._watched = {device.name: _Watched(device, self._limits(device), law, clock) for device in devices}
-        self._beliefs: dict[str, Belief] = {}
-        self._problems: dict[str, str] = {}
-        self._sensors: list[Sensor] = []
-        self._looked: float | None = None
+        self._thermometers = Thermometers(host.sysroot, devices)
         self._ticked: float | None = None
         self._lock = threading.Lock()
         restore(host.sysroot, host.cache)
         self.frequency = Ladder(host.sysroot, host.cache) if frequency else None
         self._climbed = 0.0
         self._samples: dict[str, Sample] = {}
-        self._find(clock())
 
     # On the way of a request
 
@@ -191,7 +173,6 @@ class Governor:
         """A call begins on a device."""
         watched = self._watched.get(device)
         if watched is not None:
-            watched.told = True
             watched.admission.began()
 
     def ended(self, device: str, seconds: float, usual: float | None = None) -> None:
@@ -249,31 +230,31 @@ class Governor:
             now = self._clock()
             passed = 1.0 if self._ticked is None else max(0.0, now - self._ticked)
             self._ticked = now
-            if self._looked is None or now - self._looked >= _LOOK_AGAIN or self._problems:
-                self._find(now)
             load = npu_load(self._host.sysroot).share
             for watched in self._watched.values():
                 told = watched.admission.used()
                 # Other processes heat the NPU too, and the kernel sees them.
                 kernel = load if watched.device.kind == "npu" and not watched.device.simulated else None
                 watched.used = max(told, kernel or 0.0)
-            believed = self._believe(now)
+            self._thermometers.sample(now, self._loads())
             for name, watched in self._watched.items():
-                self._samples[name] = self._step(now, passed, watched, believed)
+                self._samples[name] = self._step(now, passed, watched)
             return dict(self._samples)
 
-    def check_alive(self) -> None:
-        """Where nothing was sampled for some seconds, take every known temperature as lost. Cheap; call it anywhere."""
-        if self._ticked is None or self._clock() - self._ticked <= SILENT:
-            return
-        with self._lock:
-            silent = self._clock() - self._ticked
-            if silent <= SILENT:
-                return
-            for watched in self._watched.values():
-                lost = Reading(None, reason=f"nothing was sampled for {silent:.0f} s")
-                grant = watched.control.step(lost, watched.used, 0.0)
-                watched.admission.grant(grant.duty)
+    def check_alive(self) -> bool:
+        """Where nothing was sampled for some seconds (a driver may hang), warm devices are given no more than half.
+
+        Takes no lock, since a tick that hangs holds it. Cheap; for whoever has a timer.
+
+        Returns:
+            Whether samples come in.
+        """
+        ticked = self._ticked
+        if ticked is None or self._clock() - ticked <= SILENT:
+            return True
+        for watched in self._watched.values():
+            watched.admission.grant(min(watched.admission.duty, watched.control.blind_duty))
+        return False
 
     def close(self) -> None:
         """Set back what was changed."""
@@ -290,7 +271,7 @@ class Governor:
     @property
     def sensors(self) -> tuple[Sensor, ...]:
         """All that were found."""
-        return tuple(self._sensors)
+        return tuple(self._thermometers.sensors)
 
     @property
     def power(self) -> Power:
@@ -307,13 +288,7 @@ class Governor:
 
     def voices(self, device: str) -> list[tuple[Sensor, str]]:
         """The sensors that could speak for a device, the best first, and what is to be said of each."""
-        told, chosen = [], self._samples.get(device)
-        for voices in self._of(device).voices:
-            for sensor in voices.sensors:
-                problem = self._problems.get(_key(sensor), "")
-                counts = chosen is not None and chosen.reading.source == sensor.name
-                told.append((sensor, f"{'this one counts: ' if counts else ''}{problem or voices.why}"))
-        return told
+        return self._thermometers.considered(self._of(device).device)
 
     def to_dict(self) -> dict[str, Any]:
         """All of the last tick as JSON-ready values."""
@@ -351,45 +326,17 @@ class Governor:
                 limits = limits.with_(self._set[name])
         return limits
 
-    def _find(self, now: float) -> None:
-        """Drivers are loaded late and come back under another number."""
-        self._looked = now
-        self._sensors = find_sensors(self._host.sysroot)
-        known = {_key(sensor) for sensor in self._sensors}
-        self._problems = {key: "it is not there any more" for key in self._beliefs if key not in known}
-        for watched in self._watched.values():
-            gone = [voices for voices in watched.voices if any(_key(sensor) not in known for sensor in voices.sensors)]
-            found = voices_for(watched.device, self._sensors)
-            # A sensor that went away is still the one that should speak: a proxy of it may be far cooler.
-            watched.voices = found or gone
+    def _loads(self) -> dict[Part, float]:
+        kinds: tuple[Kind, ...] = ("npu", "gpu", "cpu")
+        watched = self._watched.values()
+        return {kind: max((each.used for each in watched if each.device.kind == kind), default=0.0) for kind in kinds}
 
-    def _believe(self, now: float) -> dict[str, float]:
-        """The sensors that tell something, with what is believed of them; the others' problems are noted."""
-        believed: dict[str, float] = {}
-        problems = {key: why for key, why in self._problems.items() if why == "it is not there any more"}
-        loads = {part: max((w.used for w in self._watched.values() if w.device.kind == part), default=0.0)
-                 for part in ("npu", "gpu", "cpu")}  # fmt: skip
-        loads["soc"] = max(loads.values())
-        for sensor in self._sensors:
-            belief = self._beliefs.setdefault(_key(sensor), Belief())
-            try:
-                celsius, problem = sensor.read(), ""
-            except Unreadable as error:
-                celsius, problem = None, str(error)  # type: ignore[assignment]
-            told, problem = belief.take(now, celsius, problem, loads[sensor.part])
-            if told is not None:
-                believed[_key(sensor)] = told
-            if problem:
-                problems[_key(sensor)] = problem
-        self._problems = problems
-        return believed
-
-    def _step(self, now: float, passed: float, watched: _Watched, believed: Mapping[str, float]) -> Sample:
-        reading, sensor = self._reading(now, watched, believed)
+    def _step(self, now: float, passed: float, watched: _Watched) -> Sample:
+        reading, sensor = self._thermometers.reading(watched.device)
         limits = watched.limits
         resolution = 0.0
         if sensor is not None:
-            resolution = self._beliefs[_key(sensor)].resolution
+            resolution = self._thermometers.resolution(sensor)
             if sensor.whole and watched.device.kind != "cpu":
                 # The package's own temperature: it may be as hot as a CPU may be.
                 package = self._limits(Device("cpu", "cpu"))
@@ -397,7 +344,7 @@ class Governor:
             critical = min((trip.celsius for trip in sensor.trips if trip.kind == "critical"), default=None)
             if critical is not None:
                 limits = limits.below(critical)
-            watched.speak(reading.direct, limits)
+            watched.control.speak(limits, reading.direct)
         before = watched.control.grant.state
         clock_share = self._clock_share(watched)
         grant = watched.control.step(reading, watched.used * clock_share, passed, resolution)
@@ -405,25 +352,6 @@ class Governor:
         if grant.state != before:
             self.events.append(Event(now, watched.device.name, before, grant.state, f"{reading}; {grant.why}"))
         return Sample(watched.device.name, reading, grant, watched.used, resolution)
-
-    def _reading(self, now: float, watched: _Watched, believed: Mapping[str, float]) -> tuple[Reading, Sensor | None]:
-        """The hottest of the best sensors that tell something."""
-        if watched.device.simulated:
-            return Reading(None, reason="the device is simulated"), None
-        for voices in watched.voices:
-            told = [(believed[_key(sensor)], sensor) for sensor in voices.sensors if _key(sensor) in believed]
-            if told:
-                celsius, sensor = max(told, key=lambda each: each[0])
-                at = self._beliefs[_key(sensor)].at
-                age = 0.0 if at is None else now - at
-                problem = self._problems.get(_key(sensor), "")
-                return Reading(celsius, age, voices.direct, sensor.name, problem), sensor
-        reasons = [
-            f"{sensor.name}: {self._problems.get(_key(sensor), 'nothing was read yet')}"
-            for voices in watched.voices
-            for sensor in voices.sensors
-        ]
-        return Reading(None, reason="; ".join(reasons) or "no sensor was found that says anything of it"), None
 
     def _clock_share(self, watched: _Watched) -> float:
         if self.frequency is None or watched.device.kind != "npu":
@@ -443,8 +371,3 @@ class Governor:
             except Unavailable as error:
                 self.events.append(Event(now, watched.device.name, "clock", "clock", error.problem))
         return min(1.0, duty * ladder.clocks[-1] / ladder.clock)
-
-
-def _key(sensor: Sensor) -> str:
-    """A sensor across starts and numbers: by name, and where it is read where several have the same."""
-    return f"{sensor.name}@{sensor.device.resolve().name if sensor.device is not None else ''}"

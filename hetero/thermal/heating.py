@@ -1,10 +1,10 @@
 """How much a device heats itself, learned while it works.
 
 The temperature is taken as `fast * f + slow * s + rest`: `f` and `s` are the duty as the die and the board with its
-heatsink have smoothed it, `fast` and `slow` the degrees that full duty is worth in each, and `rest` everything else (the
-air, other work), which wanders with a trend. The four are followed by a Kalman filter (R. E. Kalman, "A New Approach to
-Linear Filtering and Prediction Problems", 1960), whose measurement is the temperature. The time constants are not
-learned: with wrong ones the rest takes up the difference.
+heatsink have smoothed it, `fast` and `slow` the degrees that full duty is worth in each, and `rest` everything else
+(the air, other work), which wanders with a trend. The four are followed by a Kalman filter (R. E. Kalman, "A New
+Approach to Linear Filtering and Prediction Problems", 1960), whose measurement is the temperature. The time constants
+are not learned: with wrong ones the rest takes up the difference.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Heating:
 
     def _drift(self, ahead: float) -> float:
         """What the trend adds until then; it fades."""
-        return self.trend * (1 - _TREND_KEPT**ahead) / (1 - _TREND_KEPT)
+        return self.trend * (1 - math.pow(_TREND_KEPT, ahead)) / (1 - _TREND_KEPT)
 
     def _project(self, place: int, by: float) -> None:
         """Back to what can be: one is moved, and the others with it as far as they hang together.

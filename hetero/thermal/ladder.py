@@ -1,8 +1,8 @@
-"""The NPU's clock as a ladder: lower steps need less voltage, so they do more work with a joule. Root alone may climb it.
+"""The NPU's clock as a ladder: lower steps need less voltage and do more with a joule. Root alone may climb it.
 
-The steps are those that devfreq shows; what is set is `max_freq`, above which the kernel then does not go. It is set back
-when the ladder is closed, when the interpreter ends, and, where the process was killed, by the next one that looks: what
-stood there before is kept in a file in the cache folder for as long as it is changed.
+The steps are those that devfreq shows; what is set is `max_freq`, above which the kernel then does not go. It is set
+back when the ladder is closed, when the interpreter ends, and, where the process was killed, by the next one that
+looks: what stood there before is kept in a file in the cache folder for as long as it is changed.
 """
 
 from __future__ import annotations

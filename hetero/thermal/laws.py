@@ -24,11 +24,15 @@ class Law(Protocol):
 
     Attributes:
         name: For people.
-        target: Degrees that it steers to.
+        limit: Degrees that must not be reached. May be changed when another sensor speaks.
     """
 
     name: str
-    target: float
+    limit: float
+
+    @property
+    def target(self) -> float:
+        """Degrees that it steers to."""
 
     def step(self, celsius: float, used: float, seconds: float, resolution: float) -> float:
         """The duty for the next second or so.
@@ -63,13 +67,19 @@ class Tokens:
     _ARM, _DISARM = 1.0, 8.0
 
     def __init__(self, limit: float, margin: float = 3.0) -> None:
-        self.target = limit - margin
+        self.limit = limit
+        self._margin = margin
         self._duty = 1.0
         self._sum = 1.0
         self._armed = False
         self._smooth: float | None = None
         self._now = 0.0
         self._last: deque[tuple[float, float]] = deque(maxlen=self._SAMPLES)
+
+    @property
+    def target(self) -> float:
+        """Degrees that it steers to."""
+        return self.limit - self._margin
 
     def step(self, celsius: float, used: float, seconds: float, resolution: float) -> float:
         """See `Law.step`."""
@@ -121,8 +131,8 @@ class Budget:
     them is taken, for a second. What the model does not know (the air, other work on the die, wrong time constants) is
     learned as an offset and its trend, so there is no error that stays, and nothing to wind up.
 
-    What comes without notice (a compile begins) is not in any forecast: the target keeps a distance from the limit, more
-    of it where the offset has been seen to jump.
+    What comes without notice (a compile begins) is not in any forecast: the target keeps a distance from the limit,
+    more of it where the offset has been seen to jump.
 
     Args:
         limit: Degrees that must not be reached.
@@ -139,7 +149,7 @@ class Budget:
     _FORGET = 1 / 1000.0
 
     def __init__(self, limit: float, margin: float = 0.4) -> None:
-        self._limit = limit
+        self.limit = limit
         self._least = margin
         self.heating = Heating()
         self._worst = self._FIRST
@@ -154,7 +164,7 @@ class Budget:
     @property
     def target(self) -> float:
         """Degrees that it steers to."""
-        return self._limit - self._margin
+        return self.limit - self._margin
 
     def step(self, celsius: float, used: float, seconds: float, resolution: float) -> float:
         """See `Law.step`."""

@@ -2,7 +2,7 @@
 
 | layout | sensors |
 |---|---|
-| Rockchip | thermal zones: `npu-thermal`, `soc-thermal` (mainline: `package-thermal`), `gpu-thermal`, the CPU's clusters |
+| Rockchip | zones: `npu-thermal`, `soc-thermal` (mainline: `package-thermal`), `gpu-thermal`, the CPU's clusters |
 | RK356x | `soc-thermal` and `gpu-thermal`, or `cpu-thermal` and `gpu-thermal`: none for the NPU |
 | Ryzen | hwmon `k10temp` (`Tctl`, `Tccd1`), `amdgpu` (`edge`); newer kernels: `amdxdna` |
 

@@ -41,7 +41,7 @@ class Decision:
 
     Attributes:
         device: For which device.
-        action: `run` there; `pace`: wait there for `wait` seconds; `steer`: go to `to`; `stop`: not there, wherever else.
+        action: `run` there; `pace`: wait there for `wait` seconds; `steer`: go to `to`; `stop`: nowhere.
         reason: In words, with the temperature; empty only for a plain `run`.
         to: The device to go to, where the action is `steer`.
         wait: Seconds until the device takes it, where the action is `pace`.
@@ -75,7 +75,7 @@ def elsewhere(on_hot: OnHot, here: Worth, others: Sequence[Worth]) -> tuple[str,
     """Where work for a hot device goes, and why.
 
     Args:
-        on_hot: `pace` stays; `steer` goes to the next device that may work; `auto` goes where an item takes fewer joules.
+        on_hot: `pace` stays; `steer` goes to the next device that may work; `auto` where an item takes fewer joules.
         here: The hot device.
         others: Those that could take it instead, first choice first.
 

@@ -2,11 +2,11 @@
 
 Variables are the shares of each interval in which the NPU, the GPU and the CPU work, and by how much that has moved the
 states of the model at its end; the model's matrices tie them together, what is left of each limit bounds the
-temperatures, and the items are the objective. It knows
-the whole future, so nothing that lives in time can reach it where the future holds surprises. Where the machine comes above a limit though
-nothing works, nothing may work.
+temperatures, and the items are the objective. It knows the whole future, so nothing that lives in time can reach it
+where the future holds surprises. Where the machine comes above a limit though nothing works, nothing may work.
 
-The NPU runs at its highest clock: a governor that lowers the clock, and with it the voltage, may come above this bound.
+The NPU runs at its highest clock: whoever lowers the clock, and with it the voltage, may come above this bound, and so
+may a kernel that does it at the limit.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _at_rest(scenario: Scenario) -> Floats:
     plant = Plant([scenario.build], scenario.ambient[:1])
     plant.background[:, 0] = scenario.gpu[0], scenario.cpu[0]
     plant.settle()
-    return plant.state[0]
+    return np.array(plant.state[0])
 
 
 def _matrices(build: Build, interval: float) -> tuple[Floats, Floats, Floats]:

@@ -1,9 +1,9 @@
 """Constants of modelled machines, each with where it comes from.
 
-Read in kernels' sources and device trees: the steps of the sensors (0.923 C), the NPU's cap (800 MHz from 85 C, lifted 5 C
-below), the GPU's 2.15 W. **Assumed**, by what reviews and makers of heatsinks tell: every thermal resistance and time
-constant, the NPU's 3.0 W with 0.5 W of the host, idle watts, hotspots, voltages, rates of items, lags and noise of sensors,
-and the laptop's 2.3 C/W. A result that depends on one of them holds for machines like it.
+Read in kernels' sources and device trees: the steps of the sensors (0.923 C), the NPU's cap (800 MHz from 85 C, lifted
+5 C below), the GPU's 2.15 W. **Assumed**, nobody has published them: every thermal resistance and time constant, the
+NPU's 3.0 W with 0.5 W of the host, idle watts, hotspots, voltages, rates of items, lags and noise of sensors, and the
+laptop's 2.3 C/W. A result that depends on one of them holds for machines like it.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ class Plant:
         self.seconds = 0.0
         self._random = np.random.default_rng(seed)
         self._highest = self.clock.copy()
-        self._capped = np.zeros(count, bool)
+        self._capped: NDArray[np.bool_] = np.zeros(count, bool)
         self._squeeze = np.ones(count)
         self._clocked: Floats = np.zeros(0)
         self._power: Floats = np.ones(count)
@@ -168,24 +168,26 @@ class Plant:
     @property
     def state(self) -> Floats:
         """Of the model: board, die, and the three hotspots above the die; shape (machines, 5)."""
-        return self._state.copy()
+        return np.array(self._state)
 
     @property
     def temperatures(self) -> Floats:
         """Of the NPU, the GPU, the CPU and the die between them, as they are; shape (4, machines)."""
         die = self._state[:, DIE]
-        return np.vstack([die + self._state[:, HOT + part] for part in (NPU, GPU, CPU)] + [die])
+        all_parts: Floats = np.vstack([die + self._state[:, HOT + part] for part in (NPU, GPU, CPU)] + [die])
+        return all_parts
 
     @property
     def readings(self) -> Floats:
         """What the sensors tell, in whole steps; shape (4, machines). The NPU's is the die's where it has none."""
         noisy = self._seen + self._noise * self._random.standard_normal(self._seen.shape)
-        return np.floor(noisy / self._step) * self._step
+        told: Floats = np.floor(noisy / self._step) * self._step
+        return told
 
     @property
     def capped(self) -> NDArray[np.bool_]:
         """The kernel holds the NPU's clock down."""
-        return self._capped.copy()
+        return np.array(self._capped)
 
     def advance(self, duty: Floats, seconds: float) -> None:
         """Let time pass.

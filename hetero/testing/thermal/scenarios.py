@@ -64,7 +64,7 @@ def scenario(
     """A scenario of numbers, each constant or one a second."""
 
     def each(value: float | Floats) -> Floats:
-        return np.broadcast_to(np.asarray(value, float), seconds).copy()
+        return np.array(np.broadcast_to(np.asarray(value, float), seconds))
 
     return Scenario(name, build, each(ambient), each(gpu), each(cpu), each(demand), changes or {}, limits)
 
@@ -114,7 +114,7 @@ def named(seconds: int = SECONDS) -> list[Scenario]:
             35.0,
             demand=spells(seconds, 40, 50),
             seconds=seconds,
-        ),  # fmt: skip
+        ),
         scenario("RK3576, 45 C", builds.RK3576, 45.0, seconds=seconds),
         scenario("RK3568, bare, 38 C, no sensor in the NPU", builds.RK3568, 38.0, seconds=seconds),
         scenario(

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hetero.testing.thermal.plant import CPU, GPU, NPU, SOC, Build, Floats, Plant
+from hetero.testing.thermal.plant import GPU, NPU, SOC, Build, Floats, Plant
 from hetero.testing.thermal.scenarios import Scenario
 from hetero.thermal.control import Control
 from hetero.thermal.ladder import next_step
@@ -50,7 +50,7 @@ class Nothing:
 
 
 class Threshold:
-    """The rule of the project's first plan: an NPU of 80 C or more is left for the GPU; where there is none, for the CPU."""
+    """The rule of the project's first plan: an NPU of 80 C or more is left for the GPU, else for the CPU."""
 
     clock: float | None = None
 
