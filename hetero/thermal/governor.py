@@ -81,6 +81,7 @@ class _Watched:
         self.limits = limits
         self.control = Control(limits, law)
         self.admission = Admission(device.lanes, clock)
+        self.told = False
         self.used = 0.0
 
 
@@ -173,6 +174,7 @@ class Governor:
         """A call begins on a device."""
         watched = self._watched.get(device)
         if watched is not None:
+            watched.told = True
             watched.admission.began()
 
     def ended(self, device: str, seconds: float, usual: float | None = None) -> None:
@@ -232,10 +234,12 @@ class Governor:
             self._ticked = now
             load = npu_load(self._host.sysroot).share
             for watched in self._watched.values():
-                told = watched.admission.used()
                 # Other processes heat the NPU too, and the kernel sees them.
                 kernel = load if watched.device.kind == "npu" and not watched.device.simulated else None
-                watched.used = max(told, kernel or 0.0)
+                watched.used = max(watched.admission.used(), kernel or 0.0)
+                if kernel is None and not watched.told:
+                    # Nobody tells what it does: all that it may do, which takes its heat for its own.
+                    watched.used = watched.admission.duty
             self._thermometers.sample(now, self._loads())
             for name, watched in self._watched.items():
                 self._samples[name] = self._step(now, passed, watched)

@@ -96,10 +96,12 @@ class Heating:
         self.slow += g1 * surprise
         self.rest += g2 * surprise
         self.trend += g3 * surprise
-        if not _BOUNDS[0][0] <= self.fast <= _BOUNDS[0][1]:
-            self._project(0, min(_BOUNDS[0][1], max(_BOUNDS[0][0], self.fast)) - self.fast)
-        if not _BOUNDS[1][0] <= self.slow <= _BOUNDS[1][1]:
-            self._project(1, min(_BOUNDS[1][1], max(_BOUNDS[1][0], self.slow)) - self.slow)
+        for place, (least, most) in enumerate(_BOUNDS):
+            value = self.slow if place else self.fast
+            if not least <= value <= most:
+                self._project(place, min(most, max(least, value)) - value)
+        # The second may have moved the first again.
+        self.fast = min(_BOUNDS[0][1], max(_BOUNDS[0][0], self.fast))
         return surprise
 
     def duty_for(self, target: float, ahead: float) -> float:

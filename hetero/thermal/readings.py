@@ -15,7 +15,7 @@ from dataclasses import dataclass
 # A die of these machines moves by some 10 C/s when tens of watts come on, and cools more slowly.
 _STEP = 12.0
 _RISE = 20.0
-_FALL = 6.0
+_FALL = 3.0
 
 HELD = 3.0
 """Seconds for which the last value stands in for one that is missing."""
@@ -70,6 +70,7 @@ class Belief:
         self._constant_since = 0.0
         self._load = self._least = self._most = 0.0
         self._loaded_at: float | None = None
+        self._first = 0.0
         self._stuck = False
 
     def take(self, now: float, celsius: float | None, problem: str = "", load: float = 0.0) -> tuple[float | None, str]:
@@ -121,7 +122,10 @@ class Belief:
         """Short bursts say nothing: the load is smoothed like the die smooths it."""
         before, self._loaded_at = self._loaded_at, now
         if before is None:
-            self._load = self._least = self._most = load
-            return
-        self._load += min(1.0, max(0.0, now - before) / _LOAD_TIME) * (load - self._load)
+            self._first, self._load = now, load
+        passed = 0.0 if before is None else max(0.0, now - before)
+        self._load += min(1.0, passed / _LOAD_TIME) * (load - self._load)
+        if now - self._first < 3 * _LOAD_TIME:
+            # The first load may be that of a moment: nothing is made of it.
+            self._least = self._most = self._load
         self._least, self._most = min(self._least, self._load), max(self._most, self._load)

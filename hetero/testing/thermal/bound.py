@@ -69,8 +69,8 @@ def most_items(scenario: Scenario, interval: float = 2.0) -> float:
         [[None, sparse.kron(each, sparse.csr_matrix(seen))], [sparse.kron(each, np.ones((1, 3))), None]]
     ).tocsc()
     objective = np.concatenate([-np.tile(rates, count), np.zeros(5 * count)])
-    # The dual simplex is the quicker one and now and then gives up; the interior point method does not.
-    for method in ("highs-ds", "highs-ipm"):
+    # The dual simplex is the quicker one; each of the ways gives up now and then.
+    for method, presolve in (("highs-ds", True), ("highs-ds", False), ("highs-ipm", True), ("highs-ipm", False)):
         solved = linprog(
             objective,
             A_ub=upper,
@@ -79,6 +79,7 @@ def most_items(scenario: Scenario, interval: float = 2.0) -> float:
             b_eq=np.zeros(5 * count),
             bounds=[(0, 1)] * (3 * count) + [(0, None)] * (5 * count),
             method=method,
+            options={"presolve": presolve},
         )
         if solved.status == 0:
             return float(-solved.fun * interval)
