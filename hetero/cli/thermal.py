@@ -191,8 +191,8 @@ def _row(device: Device, sample: Sample) -> tuple[str, ...]:
     celsius = "unknown" if reading.celsius is None else f"{reading.celsius:.1f} C"
     source = (reading.source + ("" if reading.direct else " (proxy)")) if reading.source else "none"
     why = f"{reading.reason}; {grant.why}" if reading.reason else grant.why
-    name = marked(device.name, device.simulated)
-    return (name, celsius, grant.state, f"{grant.duty:.0%}", f"{sample.used:.0%}", source, why)
+    name, used = marked(device.name, device.simulated), "-" if sample.used is None else f"{sample.used:.0%}"
+    return (name, celsius, grant.state, f"{grant.duty:.0%}", used, source, why)
 
 
 def _echo_once(governor: Governor, devices: Sequence[Device], explain: bool) -> None:

@@ -97,7 +97,7 @@ class Control:
             self.grant = Grant(1.0, state, refuge)
             return self.grant
         ceiling = self.limits.ceiling(celsius, state)
-        if ceiling < duty:
+        if ceiling < 1.0 and ceiling <= duty:
             at, left = (self.limits.stop, "nothing") if state == "stop" else (self.limits.maximum, "little")
             duty, why = ceiling, f"{celsius:.1f} C, and {at:g} C was reached: {left} runs"
         self.grant = Grant(duty, state, why)

@@ -40,14 +40,14 @@ class Sample:
         device: Its name.
         reading: Its temperature, or why it is unknown.
         grant: What it may do.
-        used: The share of its time in which it worked, 0 to 1, since the tick before.
+        used: The share of its time in which it worked, 0 to 1, since the tick before; None when nobody tells.
         resolution: Degrees between two values that its sensor tells; 0 when it is not known.
     """
 
     device: str
     reading: Reading
     grant: Grant
-    used: float
+    used: float | None
     resolution: float
 
 
@@ -82,7 +82,7 @@ class _Watched:
         self.control = Control(limits, law)
         self.admission = Admission(device.lanes, clock)
         self.told = False
-        self.used = 0.0
+        self.used: float | None = None
 
 
 class Governor:
@@ -130,6 +130,7 @@ class Governor:
         self._set = dict(limits or {})
         known = {name for device in devices for name in (device.name, device.kind)} | {"npu", "gpu", "cpu"}
         for name in self._set:
+            Limits().with_(self._set[name])
             if name not in known:
                 raise OptionError(
                     f"thermal limits for {name!r}, which is no device here", fix=f"known: {sorted(known)}"
@@ -236,10 +237,8 @@ class Governor:
             for watched in self._watched.values():
                 # Other processes heat the NPU too, and the kernel sees them.
                 kernel = load if watched.device.kind == "npu" and not watched.device.simulated else None
-                watched.used = max(watched.admission.used(), kernel or 0.0)
-                if kernel is None and not watched.told:
-                    # Nobody tells what it does: all that it may do, which takes its heat for its own.
-                    watched.used = watched.admission.duty
+                told = watched.admission.used()
+                watched.used = None if kernel is None and not watched.told else max(told, kernel or 0.0)
             self._thermometers.sample(now, self._loads())
             for name, watched in self._watched.items():
                 self._samples[name] = self._step(now, passed, watched)
@@ -333,7 +332,9 @@ class Governor:
     def _loads(self) -> dict[Part, float]:
         kinds: tuple[Kind, ...] = ("npu", "gpu", "cpu")
         watched = self._watched.values()
-        return {kind: max((each.used for each in watched if each.device.kind == kind), default=0.0) for kind in kinds}
+        return {
+            kind: max((each.used or 0.0 for each in watched if each.device.kind == kind), default=0.0) for kind in kinds
+        }
 
     def _step(self, now: float, passed: float, watched: _Watched) -> Sample:
         reading, sensor = self._thermometers.reading(watched.device)
@@ -350,8 +351,9 @@ class Governor:
                 limits = limits.below(critical)
             watched.control.speak(limits, reading.direct)
         before = watched.control.grant.state
-        clock_share = self._clock_share(watched)
-        grant = watched.control.step(reading, watched.used * clock_share, passed, resolution)
+        # Where nobody tells what it does, it is taken to do all that it may: its heat is taken for its own.
+        used = watched.admission.duty if watched.used is None else watched.used
+        grant = watched.control.step(reading, used * self._clock_share(watched), passed, resolution)
         watched.admission.grant(self._climb(now, watched, grant.duty))
         if grant.state != before:
             self.events.append(Event(now, watched.device.name, before, grant.state, f"{reading}; {grant.why}"))

@@ -66,7 +66,7 @@ class Step:
         at: Seconds, on the clock of the recording.
         device: By name.
         reading: As it was recorded.
-        used: The share of its time in which the device worked.
+        used: The share of its time in which the device worked; None when nobody told.
         then: What the governor of that time granted.
         now: What this one would grant.
     """
@@ -74,7 +74,7 @@ class Step:
     at: float
     device: str
     reading: Reading
-    used: float
+    used: float | None
     then: Grant
     now: Grant
 
@@ -121,7 +121,8 @@ def replay(
                 if not passed > 0:
                     raise InputError(f"{file}, line {number}: time does not go on there", fix="record again")
                 last[name] = at
-                yield Step(at, name, reading, used, then, control.step(reading, used, passed, resolution))
+                worked = then.duty if used is None else used
+                yield Step(at, name, reading, used, then, control.step(reading, worked, passed, resolution))
 
 
 def _kinds(file: Path, line: str) -> dict[str, Kind]:
@@ -141,7 +142,7 @@ def _kinds(file: Path, line: str) -> dict[str, Kind]:
     return kinds
 
 
-def _tick(line: str) -> tuple[float, dict[str, tuple[Reading, float, float, Grant]]]:
+def _tick(line: str) -> tuple[float, dict[str, tuple[Reading, float | None, float, Grant]]]:
     """Raises ValueError, KeyError or TypeError."""
     value = json.loads(line)
     devices = {}
@@ -154,5 +155,6 @@ def _tick(line: str) -> tuple[float, dict[str, tuple[Reading, float, float, Gran
             celsius, float(each["age"] or 0.0), bool(each["direct"]), str(each["source"]), str(each["reason"])
         )
         grant = Grant(float(each["duty"]), state, str(each["why"]))
-        devices[str(name)] = (reading, float(each["used"]), float(each["resolution"]), grant)
+        used = None if each["used"] is None else float(each["used"])
+        devices[str(name)] = (reading, used, float(each["resolution"]), grant)
     return float(value["at"]), devices

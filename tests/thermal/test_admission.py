@@ -1,4 +1,4 @@
-"""A duty becomes admissions: over time the lanes work for that share, calls are never let in past it, deadlines aside."""
+"""A duty becomes admissions: over time the lanes work for that share, and no call is let in past it."""
 
 from __future__ import annotations
 
@@ -71,11 +71,15 @@ def test_at_no_duty_nothing_is_due_and_at_full_duty_everything() -> None:
 @settings(max_examples=100)
 @given(
     st.lists(
-        st.one_of(st.just("begin"), st.floats(0, 3).map(lambda s: ("end", s)), st.floats(-0.5, 2).map(lambda d: ("grant", d)),
-                  st.floats(0, 5).map(lambda s: ("wait", s))),
+        st.one_of(
+            st.just("begin"),
+            st.tuples(st.just("end"), st.floats(0, 3)),
+            st.tuples(st.just("grant"), st.floats(-0.5, 2)),
+            st.tuples(st.just("wait"), st.floats(0, 5)),
+        ),
         max_size=60,
     )
-)  # fmt: skip
+)
 def test_no_order_of_calls_gives_more_than_a_burst_or_a_negative_wait(steps: list[object]) -> None:
     clock = Clock()
     admission = Admission(3, clock)
@@ -114,7 +118,9 @@ HERE = Worth("npu", 0.035, True)
         ("auto", Worth("npu", 0.05), [Worth("gpu", 0.01)], "gpu", "declared"),
     ],
 )
-def test_where_work_for_a_hot_device_goes_and_why(on_hot: str, here: Worth, others: list[Worth], to: str, says: str) -> None:
+def test_where_work_for_a_hot_device_goes_and_why(
+    on_hot: str, here: Worth, others: list[Worth], to: str, says: str
+) -> None:
     chosen, reason = elsewhere(check_on_hot(on_hot), here, others)
     assert chosen == to
     assert says in reason

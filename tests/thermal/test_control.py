@@ -46,7 +46,14 @@ def test_the_thresholds_are_those_of_the_first_plan() -> None:
     assert (LIMITS["npu"].warn, LIMITS["npu"].maximum, LIMITS["cpu"].maximum) == (80, 85, 90)
 
 
-@given(st.floats(-40, 150), st.sampled_from(STATES), st.floats(50, 100), st.floats(0.1, 10), st.floats(0.1, 10), st.floats(0.1, 10))
+@given(
+    st.floats(-40, 150),
+    st.sampled_from(STATES),
+    st.floats(50, 100),
+    st.floats(0.1, 10),
+    st.floats(0.1, 10),
+    st.floats(0.1, 10),
+)
 def test_states_follow_any_thresholds(
     celsius: float, before: Any, resume: float, warn: float, maximum: float, stop: float
 ) -> None:
@@ -61,7 +68,15 @@ def test_states_follow_any_thresholds(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"warn": 90}, {"resume": 81}, {"stop": 84}, {"maximum": float("nan")}, {"at_maximum": 2}, {"warn": "hot"}, {"hottest": 3}],
+    [
+        {"warn": 90},
+        {"resume": 81},
+        {"stop": 84},
+        {"maximum": float("nan")},
+        {"at_maximum": 2},
+        {"warn": "hot"},
+        {"hottest": 3},
+    ],
 )
 def test_thresholds_that_cannot_be_are_refused_with_a_fix(wrong: dict[str, Any]) -> None:
     with pytest.raises(OptionError):

@@ -113,7 +113,9 @@ said = st.one_of(st.none(), st.floats(-40, 150, allow_nan=False))
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 5), said, st.floats(0, 1)), max_size=80))
-def test_whatever_comes_nothing_raises_and_what_is_believed_was_said(ticks: list[tuple[float, float | None, float]]) -> None:
+def test_whatever_comes_nothing_raises_and_what_is_believed_was_said(
+    ticks: list[tuple[float, float | None, float]],
+) -> None:
     belief, now, before = Belief(), 0.0, set()
     for passed, celsius, load in ticks:
         now += passed

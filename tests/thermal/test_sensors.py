@@ -34,7 +34,9 @@ Board = Callable[[str], Sysroot]
         ("strix", {"amdxdna"}, True),
     ],
 )
-def test_the_right_sensor_speaks_for_the_npu_of_each_board(board: Board, name: str, npu: set[str], direct: bool) -> None:
+def test_the_right_sensor_speaks_for_the_npu_of_each_board(
+    board: Board, name: str, npu: set[str], direct: bool
+) -> None:
     first = voices_for(NPU, find_sensors(board(name).root))[0]
     assert {sensor.name for sensor in first.sensors} == npu
     assert first.direct is direct

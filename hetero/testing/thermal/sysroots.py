@@ -214,7 +214,9 @@ class Sysroot:
     def show(self, celsius: Mapping[int, float]) -> None:
         """Have the sensors tell these temperatures, by the plant's parts."""
         for file, part in self.temperatures.values():
-            self.put(str(file.relative_to(self.root)), round(celsius[part] * 1000))
+            milli = round(celsius[part] * 1000)
+            if not file.exists() or file.read_bytes() != b"%d\n" % milli:
+                self.put(str(file.relative_to(self.root)), milli)
 
     def show_load(self, share: float) -> None:
         """Have the kernel tell this load of the NPU, 0 to 1, where the board's does."""
