@@ -53,7 +53,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Event:
-    """A device's state has changed.
+    """A device's state has changed, or something that concerns it has failed (then both states are the same).
 
     Attributes:
         at: Seconds, on the governor's clock.
@@ -375,5 +375,5 @@ class Governor:
                 ladder.set(chosen)
                 self._climbed = now
             except Unavailable as error:
-                self.events.append(Event(now, watched.device.name, "clock", "clock", error.problem))
+                self.events.append(Event(now, watched.device.name, watched.control.grant.state, watched.control.grant.state, error.problem))
         return min(1.0, duty * ladder.clocks[-1] / ladder.clock)

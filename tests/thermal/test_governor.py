@@ -233,8 +233,7 @@ def test_a_deadline_overrides_pacing_and_never_a_stop(machine: Machines, host: H
     assert "a deadline presses" in pressed.reason
     for _ in range(12):
         box.advance(1.0)
-        for file, _ in box.sysroot.temperatures.values():
-            file.write_text("91000")
+        box.sysroot.temperatures["npu-thermal"][0].write_text("91000")
         governor.tick()
     assert not governor.admits("npu", urgent=True)
     stopped = governor.decide("npu", urgent=True)
