@@ -375,5 +375,13 @@ class Governor:
                 ladder.set(chosen)
                 self._climbed = now
             except Unavailable as error:
-                self.events.append(Event(now, watched.device.name, watched.control.grant.state, watched.control.grant.state, error.problem))
+                self.events.append(
+                    Event(
+                        now,
+                        watched.device.name,
+                        watched.control.grant.state,
+                        watched.control.grant.state,
+                        error.problem,
+                    )
+                )
         return min(1.0, duty * ladder.clocks[-1] / ladder.clock)

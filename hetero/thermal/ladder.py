@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hetero.errors import Unavailable
@@ -21,6 +21,9 @@ from hetero.thermal import sysfs
 from hetero.thermal.npu import devfreq_folder, npu_frequency
 
 _log = logging.getLogger(__name__)
+
+# The notes of this process' own ladders: numbers of processes alone do not tell, in a container every one may be 1.
+_OPEN: set[Path] = set()
 
 _BELOW = 0.97
 _PATIENCE = 10.0
@@ -69,6 +72,11 @@ class Ladder:
         self.clock = self._before = frequency.limit
         self._file = folder / "max_freq"
         self._note = _note(cache)
+        if self._note.exists():
+            raise Unavailable(
+                "another governor sets the NPU's clock already",
+                fix=f"use one governor with frequency=True at a time; if there is no other, remove {self._note}",
+            )
         if not os.access(self._file, os.W_OK):
             raise Unavailable(
                 "the NPU's clock may be set by root alone",
@@ -88,10 +96,12 @@ class Ladder:
             return
         try:
             if clock != self._before:
+                _OPEN.add(self._note)
                 _write_note(self._note, self._file, self._before, clock)
             self._file.write_text(f"{clock}\n")
             if clock == self._before:
                 self._note.unlink(missing_ok=True)
+                _OPEN.discard(self._note)
         except OSError as error:
             raise Unavailable(f"the NPU's clock could not be set: {error.strerror}") from None
         self.clock = clock
@@ -132,7 +142,8 @@ def restore(sysroot: Path, cache: Path) -> int | None:
             note.unlink()
         return None
     folder = devfreq_folder(sysroot)
-    if folder is None or file != folder / "max_freq" or (owner != os.getpid() and _alive(owner, content.get("boot"))):
+    ours = note in _OPEN
+    if folder is None or file != folder / "max_freq" or ours or (owner != os.getpid() and _alive(owner, content)):
         return None
     try:
         restored = sysfs.integer_or_none(file) == left
@@ -170,8 +181,8 @@ def _boot() -> str:
     return sysfs.text_or(Path("/proc/sys/kernel/random/boot_id"))
 
 
-def _alive(process: int, boot: object) -> bool:
-    if boot != _boot():
+def _alive(process: int, note: Mapping[str, object]) -> bool:
+    if note.get("boot") != _boot():
         return False
     try:
         os.kill(process, 0)

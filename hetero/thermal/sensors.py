@@ -172,9 +172,12 @@ def _hwmon(sysroot: Path) -> Iterator[Sensor]:
 
 
 def _channels(folder: Path, driver: str, part: Part) -> Iterator[Sensor]:
-    for file in sysfs.entries(folder, "temp*_input"):
-        channel = file.name.removesuffix("_input")
-        label = sysfs.text_or(folder / f"{channel}_label")
+    channels = [(file, file.name.removesuffix("_input")) for file in sysfs.entries(folder, "temp*_input")]
+    labels = {channel: sysfs.text_or(folder / f"{channel}_label") for _, channel in channels}
+    for file, channel in channels:
+        label = labels[channel]
+        if label == "Tctl" and "Tdie" in labels.values():
+            continue  # The first Ryzens add some degrees to it, for the fans' sake.
         if driver == "amdgpu" and label not in ("edge", ""):
             continue
         trips = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,6 +99,25 @@ def test_no_order_of_calls_gives_more_than_a_burst_or_a_negative_wait(steps: lis
         assert admission.due_in() >= 0
         assert 0 <= admission.used() <= 1
         assert admission.admits() is (admission.due_in() == 0)
+
+
+def test_calls_from_many_threads_are_all_counted() -> None:
+    admission = Admission(4, Clock())
+    admission.grant(0.5)
+
+    def calls() -> None:
+        for _ in range(500):
+            admission.admits()
+            admission.began()
+            admission.ended(0.001)
+
+    threads = [threading.Thread(target=calls) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert admission.tokens == pytest.approx(2.0 - 2000 * 0.001)
+    assert admission.used() == 0
 
 
 HERE = Worth("npu", 0.035, True)

@@ -79,6 +79,19 @@ def test_a_limit_that_a_user_had_set_is_never_exceeded_and_stands_again(
     assert limit(sysroot) == 800_000_000
 
 
+def test_a_second_ladder_leaves_the_first_ones_clock_alone(board: Callable[[str], Sysroot], tmp_path: Path) -> None:
+    sysroot = board("rk3588")
+    ladder = Ladder(sysroot.root, tmp_path)
+    ladder.set(500_000_000)
+    assert restore(sysroot.root, tmp_path) is None
+    with pytest.raises(Unavailable, match="another governor"):
+        Ladder(sysroot.root, tmp_path)
+    assert limit(sysroot) == 500_000_000
+    ladder.close()
+    assert limit(sysroot) == TOP
+    Ladder(sysroot.root, tmp_path).close()
+
+
 KILLED = """
 import os, signal, sys, pathlib
 from hetero.thermal.ladder import Ladder

@@ -89,6 +89,13 @@ def test_numbers_of_zones_and_hwmons_mean_nothing(tmp_path: Path, name: str) -> 
     assert all(sensor.read() == pytest.approx(40.0) for sensor in find_sensors(root))
 
 
+def test_a_temperature_made_for_fans_does_not_count_where_the_real_one_is_told(board: Board) -> None:
+    sysroot = board("phoenix")
+    (file, _) = sysroot.temperatures["k10temp Tccd1"]
+    file.with_name("temp2_label").write_text("Tdie")
+    assert {sensor.name for sensor in find_sensors(sysroot.root) if "k10temp" in sensor.name} == {"k10temp Tdie"}
+
+
 def test_what_the_kernel_itself_slows_down_is_told(board: Board) -> None:
     by_name = {sensor.name: sensor for sensor in find_sensors(board("rk3588").root)}
     (trip,) = by_name["soc-thermal"].throttles
