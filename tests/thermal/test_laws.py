@@ -103,6 +103,43 @@ def test_a_long_idle_time_winds_nothing_up(make: Callable[[float], Law]) -> None
     assert highest < 85.3
 
 
+def test_duty_that_nobody_takes_does_not_grow() -> None:
+    law = Tokens(85.0)
+    for _ in range(120):
+        before = law.step(84.0, 1.0, 1.0, 0.0)
+    assert before < 0.7
+    for _ in range(400):
+        unused = law.step(81.0, 0.0, 1.0, 0.0)
+    assert unused < before + 0.2
+    for _ in range(400):
+        taken = law.step(81.0, 1.0, 1.0, 0.0)
+    assert taken == 1.0
+
+
+def test_the_target_keeps_a_greater_distance_where_heat_came_without_notice_and_forgets_it() -> None:
+    law = Budget(85.0)
+    for second in range(900):
+        law.step(70.0 + (second % 5 == 0), 0.5, 1.0, 0.923)
+    calm = law.target
+    for second in range(30):
+        law.step(70.0 + min(5.0, second), 0.5, 1.0, 0.923)
+    assert calm > 84.3
+    assert law.target < calm - 0.5
+    for second in range(3000):
+        law.step(75.0 + (second % 5 == 0), 0.5, 1.0, 0.923)
+    assert law.target == pytest.approx(calm, abs=0.3)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_device_that_always_works_teaches_nothing_that_cannot_be(seed: int) -> None:
+    plant, heating = Plant([builds.RK3588.with_(board_resistance=4.0)], 42.0, seed), Heating()
+    for second in range(200):
+        heating.learn(float(plant.readings[0, 0]), float(second > 0), 1.0)
+        plant.advance(np.array([[1.0], [0.0], [0.0]]), 1.0)
+        assert heating.fast < 25
+        assert 20 < heating.rest < 75
+
+
 @pytest.mark.parametrize("build", [builds.RK3588_SEALED, builds.RK3588_BARE, builds.PHOENIX], ids=lambda b: b.name)
 def test_what_a_device_heats_itself_by_is_learned(build: Build) -> None:
     plant, heating, used = Plant([build], 25.0, seed=3), Heating(), 0.0
