@@ -18,7 +18,7 @@ from hetero.backend import Device, Host, Kind
 from hetero.errors import OptionError, Unavailable
 from hetero.thermal.admission import Admission
 from hetero.thermal.control import Control, Grant
-from hetero.thermal.ladder import Ladder, next_step, restore
+from hetero.thermal.ladder import Ladder, next_step, power_share, restore
 from hetero.thermal.limits import Limits
 from hetero.thermal.npu import npu_load
 from hetero.thermal.power import Power, read_power
@@ -362,7 +362,7 @@ class Governor:
     def _clock_share(self, watched: _Watched) -> float:
         if self.frequency is None or watched.device.kind != "npu":
             return 1.0
-        return self.frequency.clock / self.frequency.clocks[-1]
+        return power_share(self.frequency.clock, self.frequency.clocks[-1])
 
     def _climb(self, now: float, watched: _Watched, duty: float) -> float:
         """Where the clock may be set, what is granted is made of a lower clock first."""
@@ -384,4 +384,4 @@ class Governor:
                         error.problem,
                     )
                 )
-        return min(1.0, duty * ladder.clocks[-1] / ladder.clock)
+        return min(1.0, duty / power_share(ladder.clock, ladder.clocks[-1]))

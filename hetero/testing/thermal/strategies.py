@@ -11,7 +11,7 @@ import numpy as np
 from hetero.testing.thermal.plant import GPU, NPU, SOC, Build, Floats, Plant
 from hetero.testing.thermal.scenarios import Scenario
 from hetero.thermal.control import Control
-from hetero.thermal.ladder import next_step
+from hetero.thermal.ladder import next_step, power_share
 from hetero.thermal.limits import LIMITS
 from hetero.thermal.readings import Belief, Reading
 from hetero.thermal.steering import OnHot, Worth, elsewhere
@@ -107,13 +107,13 @@ class Governed:
     def step(self, now: float, readings: Floats, used: Floats, demand: float) -> tuple[float, float, float]:
         """See `Strategy.step`."""
         highest = self._build.clocks[-1]
-        speed = self.clock / highest if self.clock else 1.0
-        grant = self._take(self.control, 0, now, float(readings[self._source]), float(used[NPU]) * speed)
+        share = power_share(self.clock, highest) if self.clock else 1.0
+        grant = self._take(self.control, 0, now, float(readings[self._source]), float(used[NPU]) * share)
         if self.clock:
             chosen = next_step(self._clocks, int(self.clock), grant, now - self._changed)
             if chosen != self.clock:
                 self.clock, self._changed = float(chosen), now
-        duty = min(1.0, grant * highest / self.clock) if self.clock else grant
+        duty = min(1.0, grant / power_share(self.clock, highest)) if self.clock else grant
         npu = min(demand, duty)
         if self._gpu is None:
             return npu, 0.0, 0.0
