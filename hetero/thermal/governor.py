@@ -133,7 +133,7 @@ class Governor:
             Limits().with_(self._set[name])
             if name not in known:
                 raise OptionError(
-                    f"thermal limits for {name!r}, which is no device here", fix=f"known: {sorted(known)}"
+                    f"thermal limits for {name!r}, which is no device here", fix=f"known: {', '.join(sorted(known))}"
                 )
         self._watched = {device.name: _Watched(device, self._limits(device), law, clock) for device in devices}
         self._thermometers = Thermometers(host.sysroot, devices)
@@ -207,7 +207,8 @@ class Governor:
         watched = self._watched.get(device)
         if watched is None or watched.admission.duty >= 1.0:
             return Decision(device, "run")
-        admission, why = watched.admission, watched.control.grant.why
+        admission, sample = watched.admission, self._samples.get(device)
+        why = watched.control.grant.why if sample is None else f"{sample.reading}; {watched.control.grant.why}"
         stopped = admission.duty <= 0
         if not stopped and admission.admits():
             return Decision(device, "run", why)
