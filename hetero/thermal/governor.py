@@ -28,6 +28,8 @@ from hetero.thermal.sensors import Part, Sensor
 from hetero.thermal.steering import Decision, OnHot, Worth, check_on_hot, elsewhere
 from hetero.thermal.thermometers import Thermometers
 
+_KINDS: tuple[Kind, ...] = ("npu", "gpu", "cpu")
+
 SILENT = 5.0
 """Seconds without a sample after which nothing is believed to be cool any more."""
 
@@ -128,13 +130,15 @@ class Governor:
         self.on_hot: OnHot = check_on_hot(on_hot or self.profile.on_hot)
         self.events: deque[Event] = deque(maxlen=200)
         self._set = dict(limits or {})
-        known = {name for device in devices for name in (device.name, device.kind)} | {"npu", "gpu", "cpu"}
+        known = {name for device in devices for name in (device.name, device.kind)} | set(_KINDS)
         for name in self._set:
-            Limits().with_(self._set[name])
             if name not in known:
                 raise OptionError(
                     f"thermal limits for {name!r}, which is no device here", fix=f"known: {', '.join(sorted(known))}"
                 )
+        for kind in _KINDS:
+            # Also those of which there is no device: a name that is wrong is told at once.
+            self.profile.limits_of(kind).with_(self._set.get(kind, {}))
         self._watched = {device.name: _Watched(device, self._limits(device), law, clock) for device in devices}
         self._thermometers = Thermometers(host.sysroot, devices)
         self._ticked: float | None = None
@@ -331,11 +335,8 @@ class Governor:
         return limits
 
     def _loads(self) -> dict[Part, float]:
-        kinds: tuple[Kind, ...] = ("npu", "gpu", "cpu")
         watched = self._watched.values()
-        return {
-            kind: max((each.used or 0.0 for each in watched if each.device.kind == kind), default=0.0) for kind in kinds
-        }
+        return {kind: max((e.used or 0.0 for e in watched if e.device.kind == kind), default=0.0) for kind in _KINDS}
 
     def _step(self, now: float, passed: float, watched: _Watched) -> Sample:
         reading, sensor = self._thermometers.reading(watched.device)

@@ -22,7 +22,19 @@ from tests.cli.backends import reference
 from tests.cli.conftest import Line
 from tests.fakes import raises
 
-COMMANDS = ("devices", "doctor", "run", "bench", "transcribe", "trace", "thermal", "compile", "models", "cache", "plugins")
+COMMANDS = (
+    "devices",
+    "doctor",
+    "run",
+    "bench",
+    "transcribe",
+    "trace",
+    "thermal",
+    "compile",
+    "models",
+    "cache",
+    "plugins",
+)
 
 
 def attempts(*outcomes: Any) -> list[Attempt]:

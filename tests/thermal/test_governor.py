@@ -289,6 +289,7 @@ def test_profiles_and_users_set_thresholds(machine: Machines, host: Host) -> Non
     assert governor.limits("npu").stop == 90
     assert governor.limits("cpu").maximum == 70
     assert governor.on_hot == "auto"
+    assert governor_of(host, box, limits={"cpu": {"warn": 88}}).limits("cpu").warn == 88
     assert governor_of(host, box, profile="burst").on_hot == "steer"
     assert governor_of(host, box, profile="burst", on_hot="pace").on_hot == "pace"
 
