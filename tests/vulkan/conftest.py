@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from hetero.errors import BackendError
 from hetero_vulkan.api import Vulkan
+from hetero_kernels.vulkan import spirv
 from hetero_vulkan.device import VulkanDevice
 from hetero_vulkan.instance import VALIDATION, Instance
 from tests.vulkan.machine import Faults, Machine
@@ -62,6 +64,23 @@ def device(machine: Machine) -> Iterator[VulkanDevice]:
     """The device, opened."""
     with machine.open() as device:
         yield device
+
+
+@pytest.fixture
+def no_barriers() -> bytes:
+    """The shader `gemm_tiles` with every OpControlBarrier taken out."""
+    code = spirv("gemm_tiles")
+    words = struct.unpack(f"<{len(code) // 4}I", code)
+    kept, at, barriers = list(words[:5]), 5, 0
+    while at < len(words):
+        length = words[at] >> 16
+        if words[at] & 0xFFFF == 224:
+            barriers += 1
+        else:
+            kept += words[at : at + length]
+        at += length
+    assert barriers
+    return struct.pack(f"<{len(kept)}I", *kept)
 
 
 MakeDevice = Callable[..., VulkanDevice]
