@@ -67,20 +67,24 @@ def device(machine: Machine) -> Iterator[VulkanDevice]:
 
 
 @pytest.fixture
-def no_barriers() -> bytes:
-    """The shader `gemm_tiles` with every OpControlBarrier taken out."""
-    code = spirv("gemm_tiles")
-    words = struct.unpack(f"<{len(code) // 4}I", code)
-    kept, at, barriers = list(words[:5]), 5, 0
-    while at < len(words):
-        length = words[at] >> 16
-        if words[at] & 0xFFFF == 224:
-            barriers += 1
-        else:
-            kept += words[at : at + length]
-        at += length
-    assert barriers
-    return struct.pack(f"<{len(kept)}I", *kept)
+def without_barriers() -> Callable[[str], bytes]:
+    """Gives the SPIR-V of a shader with every OpControlBarrier taken out."""
+
+    def cut(name: str) -> bytes:
+        code = spirv(name)
+        words = struct.unpack(f"<{len(code) // 4}I", code)
+        kept, at, barriers = list(words[:5]), 5, 0
+        while at < len(words):
+            length = words[at] >> 16
+            if words[at] & 0xFFFF == 224:
+                barriers += 1
+            else:
+                kept += words[at : at + length]
+            at += length
+        assert barriers
+        return struct.pack(f"<{len(kept)}I", *kept)
+
+    return cut
 
 
 MakeDevice = Callable[..., VulkanDevice]

@@ -75,9 +75,7 @@ def test_heads_lie_side_by_side_in_rows(device: VulkanDevice) -> None:
     q, k, v = (whole[:, :, 32 * i : 32 * i + 32].reshape(2, 11, 4, 8).swapaxes(1, 2) for i in range(3))
     with bench(device) as on:
         held, o = on.put(whole), on.empty((2, 11, 32))
-        seen = [
-            Tensor(held.buffer, (2, 4, 11, 8), "f32", 32 * i, (11 * 96, 8, 96, 1)) for i in range(3)
-        ]
+        seen = [Tensor(held.buffer, (2, 4, 11, 8), "f32", 32 * i, (11 * 96, 8, 96, 1)) for i in range(3)]
         to = Tensor(o.buffer, (2, 4, 11, 8), "f32", 0, (11 * 32, 8, 32, 1))
         answer = on.answer(attention(device, *seen, to, tuning=SMALL), o)
         close(answer, reference(q, k, v).swapaxes(1, 2).reshape(2, 11, 32), 1.0, 2e-6)

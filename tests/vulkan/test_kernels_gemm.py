@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -216,13 +217,15 @@ def test_what_does_not_fit_is_refused_in_words(device: VulkanDevice) -> None:
             Tensor(c.buffer, (400, 6))
 
 
-def test_tiles_are_wrong_without_their_barriers(device: VulkanDevice, no_barriers: bytes) -> None:
+def test_tiles_are_wrong_without_their_barriers(device: VulkanDevice, without_barriers: Callable[[str], bytes]) -> None:
     """The comparison of these tests notices a missing barrier."""
     a, b = normal(1, 64, 256), normal(2, 256, 64)
     with bench(device) as on:
         c = on.empty((64, 64))
         (step,) = gemm(device, on.put(a), on.put(b), c, tuning=FAMILIES["tiles"])
-        broken = device.pipeline("gemm_tiles without barriers", step.pipeline.constants, code=no_barriers)
+        broken = device.pipeline(
+            "gemm_tiles without barriers", step.pipeline.constants, code=without_barriers("gemm_tiles")
+        )
         on.run([type(step)(broken, step.buffers, step.groups, step.push)])
         with pytest.raises(AssertionError, match=r"an error of|Arrays are not equal"):
             close(on.get(c), a.astype(float) @ b, np.abs(a).astype(float) @ np.abs(b), bound(256))

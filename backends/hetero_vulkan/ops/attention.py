@@ -79,7 +79,9 @@ def attention(
             "[B, H, Q, D], [B, G, K, D] twice and Q's shape again, H a multiple of G, all f32 or all f16"
         )
     if mask is not None and mask.kind != "f32":
-        raise OptionError(f"a mask of {mask.kind}, expected f32 that is added: 0, and minus infinity for what is hidden")
+        raise OptionError(
+            f"a mask of {mask.kind}, expected f32 that is added: 0, and minus infinity for what is hidden"
+        )
     if not o.size:
         return []
     if not keys or not size:
@@ -134,6 +136,10 @@ def attention(
     buffers = [q.buffer, k.buffer, v.buffer, (mask or q).buffer, o.buffer]
     return [
         Dispatch(
-            pipeline, buffers, (-(-queries // rows), batch * heads, 1), push, 4.0 * batch * heads * queries * keys * size
+            pipeline,
+            buffers,
+            (-(-queries // rows), batch * heads, 1),
+            push,
+            4.0 * batch * heads * queries * keys * size,
         )
     ]
