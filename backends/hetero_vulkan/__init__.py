@@ -12,7 +12,7 @@
 | `memory`, `buffers` | blocks of memory, and buffers in them |
 | `spirv` | what a shader says of itself |
 | `pipelines`, `pipeline_cache` | compiled shaders, and those kept on disk |
-| `commands`, `hazards`, `signals` | recorded work, the barriers in it, and how it ends |
+| `commands`, `steps`, `hazards`, `signals` | recorded work, its steps, the barriers between them, and how it ends |
 | `choosing`, `opening` | which devices are used; opening one |
 | `failures` | what Vulkan answers, in hetero's errors |
 """

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from hetero.backend import Allocator, Backend, Device, Executable, Host, Option, Program, Unsupported
 from hetero_vulkan.allocator import VulkanAllocator
 from hetero_vulkan.api import Vulkan, Wrap
-from hetero_vulkan.choosing import VARIABLE, Choice, choose, find_devices
+from hetero_vulkan.choosing import VARIABLE, Choice, check_kernel, choose, find_devices
 from hetero_vulkan.device import MOST_LANES
 from hetero_vulkan.holder import DeviceHolder
 from hetero_vulkan.instance import Instance
@@ -54,6 +54,7 @@ class VulkanBackend(Backend):
     def probe(self) -> Sequence[Device]:
         """The GPUs; software only where `HETERO_VK_DEVICE` names it. No device is opened."""
         self.close()
+        check_kernel(self.host.sysroot, self.host.environ)
         instance = Instance(Vulkan(self._wrap), self._validate)
         try:
             chosen = choose(find_devices(instance), self.host.environ)

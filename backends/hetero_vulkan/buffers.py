@@ -158,7 +158,8 @@ class Buffer:
         """
         if self.mapped:
             self.invalidate()
-            return self.array(dtype, shape).copy()
+            answer: Array = self.array(dtype, shape).copy()
+            return answer
         nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if nbytes > self.nbytes:
             raise OptionError(f"{nbytes} bytes of a buffer of {self.nbytes}")

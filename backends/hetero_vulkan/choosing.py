@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hetero.errors import Unavailable
 from hetero_vulkan.instance import Instance
 from hetero_vulkan.physical import Physical, Sort, describe
 
 VARIABLE = "HETERO_VK_DEVICE"
+
+_NODES = ("dri/renderD*", "nvidia[0-9]*", "mali*", "kgsl-3d*", "dxg")
+"""Under /dev: DRM's, and those of NVIDIA's, Arm's and Qualcomm's own drivers, and of WSL."""
 
 _ORDER: tuple[Sort, ...] = ("discrete", "integrated", "virtual", "other", "cpu")
 
@@ -54,6 +59,26 @@ class Choice:
         )
 
 
+def check_kernel(sysroot: Path, environ: Mapping[str, str]) -> None:
+    """Look for a GPU's node first: without one there is no need to load drivers, which takes a tenth of a second.
+
+    Args:
+        sysroot: Root of `/dev`.
+        environ: With `HETERO_VK_DEVICE`, which may name software.
+
+    Raises:
+        Unavailable: This is Linux, it shows no GPU, and none is named.
+    """
+    if sys.platform != "linux" or environ.get(VARIABLE, "").strip():
+        return
+    if not any(next((sysroot / "dev").glob(pattern), None) for pattern in _NODES):
+        raise Unavailable(
+            "the kernel shows no GPU: there is no /dev/dri/renderD*",
+            fix="load the GPU's driver (amdgpu, i915, panthor, ...); in a container, pass /dev/dri on; "
+            f"to use a software driver: {VARIABLE}=all",
+        )
+
+
 def find_devices(instance: Instance) -> list[Choice]:
     """All devices that can compute, GPUs first, each once."""
     described = (describe(instance, handle) for handle in instance.physical_devices())
@@ -93,7 +118,7 @@ def choose(devices: Sequence[Choice], environ: Mapping[str, str]) -> list[Choice
             raise Unavailable("Vulkan shows no device", fix="install the GPU's driver: apt install mesa-vulkan-drivers")
         raise Unavailable(
             f"Vulkan shows no GPU, only software: {', '.join(device.physical.name for device in devices)}",
-            fix=f"install the GPU's driver, and join the group render; to use the software: {VARIABLE}=0",
+            fix=f"install the GPU's driver, and join the group render; to use the software: {VARIABLE}=all",
         )
     chosen = []
     for word in wanted:

@@ -2,61 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from hetero.errors import ClosedError, DeviceLost, DeviceTimeout, ExecutionError, OptionError, Unsupported
-from hetero_vulkan.buffers import Buffer
+from hetero.errors import ClosedError, DeviceLost, DeviceTimeout, ExecutionError, OptionError
 from hetero_vulkan.failures import SUCCESS
 from hetero_vulkan.hazards import Hazards
-from hetero_vulkan.pipelines import Number, Pipeline
 from hetero_vulkan.signals import signal_of
+from hetero_vulkan.steps import Copy, Dispatch, Fill, Step, buffers_of, check_dispatch, parts_of
 
 if TYPE_CHECKING:
     from hetero_vulkan.device import VulkanDevice
 
+__all__ = ["Commands", "Copy", "Dispatch", "Fill", "Step"]
+
 _SLICE = 0.1
 """Seconds: the longest single wait, after which a signal of the system is answered."""
 
-
-@dataclass(frozen=True)
-class Dispatch:
-    """A shader over some workgroups.
-
-    Attributes:
-        pipeline: The shader.
-        buffers: In the order of its bindings.
-        groups: Workgroups in x, y and z.
-        push: Its push constants, by name or as bytes.
-        cost: Floating-point operations, about; long work is submitted in parts by it.
-    """
-
-    pipeline: Pipeline
-    buffers: Sequence[Buffer]
-    groups: tuple[int, int, int]
-    push: bytes | Mapping[str, Number] = b""
-    cost: float = 0.0
-
-
-@dataclass(frozen=True)
-class Copy:
-    """A copy of a whole buffer to the beginning of another."""
-
-    source: Buffer
-    target: Buffer
-
-
-@dataclass(frozen=True)
-class Fill:
-    """The same 32-bit word all over a buffer, whose size is a multiple of 4."""
-
-    target: Buffer
-    word: int = 0
-
-
-Step = Dispatch | Copy | Fill
+_COMPUTE_POINT = 1  # VK_PIPELINE_BIND_POINT_COMPUTE
+_COMPUTE_STAGE = 0x20  # VK_SHADER_STAGE_COMPUTE_BIT
+_ALL_ENDED = 0x2000  # VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT
 
 
 class Commands:
@@ -86,12 +52,12 @@ class Commands:
         self._queries: Any = None
         self._signal: Any = None
         vulkan = device.vulkan
-        self._parts = _parts(self.steps, most_cost)
+        self._parts = parts_of(self.steps, most_cost)
         self.submissions = len(self._parts)
         for step in self.steps:
             if isinstance(step, Dispatch):
-                _check_dispatch(device, step)
-            if any(buffer.device is not device for buffer in _buffers(step)):
+                check_dispatch(device, step)
+            if any(buffer.device is not device for buffer in buffers_of(step)):
                 raise OptionError(f"a buffer of another device is given to {device.name}")
         try:
             self._signal = signal_of(device)
@@ -197,6 +163,8 @@ class Commands:
         if self._closed:
             return
         self._closed = True
+        if self.device.hangs:
+            return
         try:
             self.wait()
         except DeviceTimeout:
@@ -378,44 +346,3 @@ class Commands:
     def _stamp(self, target: Any, number: int) -> None:
         if self._queries is not None:
             self.device.functions.vkCmdWriteTimestamp(target, _ALL_ENDED, self._queries, number)
-
-
-_COMPUTE_POINT = 1  # VK_PIPELINE_BIND_POINT_COMPUTE
-_COMPUTE_STAGE = 0x20  # VK_SHADER_STAGE_COMPUTE_BIT
-_ALL_ENDED = 0x2000  # VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT
-
-
-def _buffers(step: Step) -> Sequence[Buffer]:
-    if isinstance(step, Dispatch):
-        return step.buffers
-    return (step.source, step.target) if isinstance(step, Copy) else (step.target,)
-
-
-def _parts(steps: Sequence[Step], most: float | None) -> list[list[Step]]:
-    parts: list[list[Step]] = [[]]
-    cost = 0.0
-    for step in steps:
-        more = step.cost if isinstance(step, Dispatch) else 0.0
-        if parts[-1] and most is not None and cost + more > most:
-            parts.append([])
-            cost = 0.0
-        parts[-1].append(step)
-        cost += more
-    return parts
-
-
-def _check_dispatch(device: VulkanDevice, step: Dispatch) -> None:
-    pipeline, physical = step.pipeline, device.physical
-    if len(step.buffers) != len(pipeline.shader.bindings):
-        raise OptionError(
-            f"{pipeline.name} is given {len(step.buffers)} buffers, expected {len(pipeline.shader.bindings)}"
-        )
-    counts, most = physical.limits["maxComputeWorkGroupCount"], physical.limits["maxStorageBufferRange"]
-    if any(not 0 < count <= top for count, top in zip(step.groups, counts, strict=True)):
-        raise Unsupported(f"{pipeline.name} over {step.groups} workgroups, {physical.name} takes 1 to {tuple(counts)}")
-    for buffer in step.buffers:
-        if buffer.nbytes > most:
-            raise Unsupported(
-                f"{pipeline.name} is given a buffer of {buffer.nbytes} bytes, {physical.name} binds at most {most}",
-                fix="use smaller shapes; or, in a kernel, bind it in parts (Buffer.parts)",
-            )

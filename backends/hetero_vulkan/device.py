@@ -264,6 +264,11 @@ class VulkanDevice:
         self._stuck = True
         self.lost = self.lost or f"{self.name} hangs: {why}"
 
+    @property
+    def hangs(self) -> bool:
+        """It was given up with something running on it."""
+        return self._stuck
+
     def freed(self, block: Block, offset: int, size: int) -> None:
         """A buffer is freed."""
         if self._stuck or block.handle is None:
@@ -353,10 +358,11 @@ class VulkanDevice:
             told,
         )
         self.check(result, "asking about memory of the host's")
-        able = [kind for kind in self.physical.memory_types if told.memoryTypeBits >> kind.index & 1 and kind.visible]
+        # What is not mapped by Vulkan cannot be flushed either.
+        able = [kind for kind in self.physical.memory_types if told.memoryTypeBits >> kind.index & 1 and kind.coherent]
         if not able:
             raise Unsupported(f"{self.physical.name} takes no memory of the host's of this kind", fix="copy it")
-        return max(able, key=lambda kind: (kind.coherent, kind.cached))
+        return max(able, key=lambda kind: kind.cached)
 
     def _finish(self) -> None:
         for commands in list(self._commands):

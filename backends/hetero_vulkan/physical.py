@@ -47,8 +47,8 @@ and what of it we use. All that is there is switched on."""
 
 _CORE_FEATURES = ("shaderInt16", "shaderInt64", "shaderFloat64")
 
-_EXTENSIONS = ("VK_EXT_external_memory_host", "VK_EXT_memory_budget", "VK_KHR_shader_non_semantic_info")
-"""Those without a feature that are switched on where they are."""
+_EXTENSIONS = ("VK_EXT_external_memory_host", "VK_KHR_portability_subset")
+"""Those without a feature that are switched on where they are; the second one has to be."""
 
 _TYPES = {0: "f16", 1: "f32", 2: "f64", 3: "i8", 4: "i16", 5: "i32", 6: "i64", 7: "u8", 8: "u16", 9: "u32", 10: "u64"}
 
@@ -220,7 +220,10 @@ def describe(instance: Instance, handle: Any) -> Physical | None:
     sizes = structs.get("SubgroupSizeControl")
     subgroup = int(structs["Subgroup"].subgroupSize)
     features = _features(instance, handle, version, there)
-    controlled = sizes is not None and features["subgroupSizeControl"]
+    compute = vulkan.constant("VK_SHADER_STAGE_COMPUTE_BIT")
+    controlled = (
+        sizes is not None and features["subgroupSizeControl"] and bool(sizes.requiredSubgroupSizeStages & compute)
+    )
     limits = {name: getattr(told.limits, name) for name in _LIMITS}
     limits["maxComputeWorkGroupCount"] = tuple(told.limits.maxComputeWorkGroupCount)
     limits["maxComputeWorkGroupSize"] = tuple(told.limits.maxComputeWorkGroupSize)
@@ -248,7 +251,7 @@ def describe(instance: Instance, handle: Any) -> Physical | None:
         if sizes is not None and controlled
         else (subgroup, subgroup),
         subgroup_operations=int(structs["Subgroup"].supportedOperations)
-        if structs["Subgroup"].supportedStages & vulkan.constant("VK_SHADER_STAGE_COMPUTE_BIT")
+        if structs["Subgroup"].supportedStages & compute
         else 0,
         features=features,
         limits=limits,

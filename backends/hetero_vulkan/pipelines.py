@@ -140,13 +140,20 @@ class Pipelines:
             f"reading the shader {name}",
         )
         try:
-            handle = self._compiled(name, shader, values, subgroup, module[0], layouts[1])
+            handle = self._compiled(name, shader, values, local_size, subgroup, module[0], layouts[1])
         finally:
             device.functions.vkDestroyShaderModule(device.handle, module[0], vulkan.NULL)
         return Pipeline(name, shader, values, local_size, handle, layouts)
 
     def _compiled(
-        self, name: str, shader: Shader, values: Mapping[str, Number], subgroup: int | None, module: Any, layout: Any
+        self,
+        name: str,
+        shader: Shader,
+        values: Mapping[str, Number],
+        local_size: tuple[int, int, int],
+        subgroup: int | None,
+        module: Any,
+        layout: Any,
     ) -> Any:
         device, vulkan = self._device, self._device.vulkan
         used = [(shader.constants[constant], value) for constant, value in values.items()]
@@ -158,14 +165,18 @@ class Pipelines:
         specialization = vulkan.new(
             "VkSpecializationInfo", mapEntryCount=len(entries), pMapEntries=entries, dataSize=len(data), pData=data
         )
+        least, greatest = device.physical.subgroup_range
+        asked = subgroup is not None and least < greatest
         required = (
             vulkan.new("VkPipelineShaderStageRequiredSubgroupSizeCreateInfo", requiredSubgroupSize=subgroup)
-            if subgroup is not None and device.physical.features["subgroupSizeControl"]
+            if asked
             else None
         )
+        full = asked and device.physical.features["computeFullSubgroups"] and local_size[0] % (subgroup or 1) == 0
         stage = vulkan.new(
             "VkPipelineShaderStageCreateInfo",
             pNext=required,
+            flags=vulkan.constant("VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT") if full else 0,
             stage=vulkan.constant("VK_SHADER_STAGE_COMPUTE_BIT"),
             module=module,
             pName=shader.entry.encode(),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hetero_vulkan.api import Vulkan, Wrap
-from hetero_vulkan.choosing import VARIABLE, Choice, choose, find_devices
+from hetero_vulkan.choosing import VARIABLE, choose, find_devices
 from hetero_vulkan.device import VulkanDevice
 from hetero_vulkan.instance import Instance
 from hetero_vulkan.physical import MemoryType, Physical, QueueFamily
@@ -21,7 +21,7 @@ WHICH = os.environ.get(VARIABLE, "all")
 
 
 class Clock:
-    """Seconds that pass when somebody waits on the device in vain."""
+    """Seconds, which pass when somebody waits on the device in vain."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -51,6 +51,11 @@ class Faults:
     def replace(self, name: str, answer: Callable[..., Any]) -> None:
         """Call another function instead."""
         self._rules[name] = lambda call: answer
+
+    def replace_from(self, name: str, at: int, answer: Callable[..., Any]) -> None:
+        """Call another function instead, from the `at`-th call from now on."""
+        first = self.calls.get(name, 0) + at
+        self._rules[name] = lambda call: answer if call >= first else None
 
     def heal(self) -> None:
         self._rules.clear()
@@ -135,19 +140,3 @@ def made_up(name: str = "GPU", **told: Any) -> Physical:
         "queues": (QueueFamily(0, 4, False, 64),),
     }
     return Physical(**{**known, **told})
-
-
-__all__ = [
-    "LOST",
-    "NO_MEMORY",
-    "TIMED_OUT",
-    "WHICH",
-    "Choice",
-    "Clock",
-    "Faults",
-    "Machine",
-    "graphics_card",
-    "limited",
-    "made_up",
-    "without",
-]

@@ -29,6 +29,9 @@ MakeBackend = Callable[..., VulkanBackend]
 def make_backend(host: hetero.Host, validated: bool, faults: Faults, messages: list[str]) -> Iterator[MakeBackend]:
     """Makes backends for this machine; when the test ends nothing of theirs may be left."""
     made: list[VulkanBackend] = []
+    node = host.sysroot / "dev/dri/renderD128"
+    node.parent.mkdir(parents=True)
+    node.touch()
 
     def make(host: hetero.Host = host, **environ: str) -> VulkanBackend:
         host = hetero.Host(environ={VARIABLE: WHICH, **environ}, sysroot=host.sysroot, cache=host.cache)
@@ -112,15 +115,28 @@ def test_a_card_is_described_by_its_queues_and_matrices() -> None:
     assert device.notes == ("also served by amdvlk, which is not used",)
 
 
-def test_no_python_package_is_told(host: hetero.Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_gpu_loads_no_driver(host: hetero.Host, faults: Faults) -> None:
+    backend = VulkanBackend(host, wrap=faults)
+    with pytest.raises(Unavailable, match="the kernel shows no GPU"):
+        backend.probe()
+    assert faults.calls == {}
+
+
+@pytest.fixture
+def named(host: hetero.Host) -> hetero.Host:
+    """A machine whose user has named a device."""
+    return hetero.Host(environ={VARIABLE: "all"}, sysroot=host.sysroot, cache=host.cache)
+
+
+def test_no_python_package_is_told(named: hetero.Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vulkan", None)
     monkeypatch.delitem(sys.modules, "vulkan._vulkan", raising=False)
     with pytest.raises(Unavailable, match="package vulkan cannot be imported") as caught:
-        VulkanBackend(host).probe()
+        VulkanBackend(named).probe()
     assert "hetero[vulkan]" in caught.value.fix
 
 
-def test_no_loader_is_told(host: hetero.Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_loader_is_told(named: hetero.Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "vulkan"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -129,7 +145,7 @@ def test_no_loader_is_told(host: hetero.Host, tmp_path: Path, monkeypatch: pytes
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(Unavailable, match="no Vulkan loader") as caught:
-        VulkanBackend(host).probe()
+        VulkanBackend(named).probe()
     assert "libvulkan1" in caught.value.fix
     sys.modules.pop("vulkan", None)
 

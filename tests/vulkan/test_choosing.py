@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
+from pathlib import Path
 
 import pytest
 
 from hetero.errors import Unavailable
-from hetero_vulkan.choosing import VARIABLE, choose, ordered
+from hetero_vulkan.choosing import VARIABLE, check_kernel, choose, ordered
 from tests.vulkan.machine import made_up
 
 SOFTWARE = made_up("llvmpipe (LLVM 15)", sort="cpu", driver="llvmpipe", driver_id=13)
@@ -54,7 +56,7 @@ def test_a_name_that_is_not_there_is_told_with_those_that_are(asked: str) -> Non
 def test_software_alone_is_no_gpu() -> None:
     with pytest.raises(Unavailable, match="only software: llvmpipe") as caught:
         choose(ordered([SOFTWARE]), {})
-    assert f"{VARIABLE}=0" in caught.value.fix
+    assert f"{VARIABLE}=all" in caught.value.fix
 
 
 def test_no_device_is_told() -> None:
@@ -76,3 +78,16 @@ def test_of_two_drivers_for_one_device_the_better_one_is_used_and_the_other_told
 
 def test_devices_without_a_uuid_are_not_taken_for_one_another() -> None:
     assert len(ordered([made_up(uuid=None), made_up(uuid=None)])) == 2
+
+
+@pytest.mark.parametrize("node", ["dri/renderD128", "nvidia0", "mali0", "kgsl-3d0", "dxg"])
+def test_drivers_are_loaded_where_the_kernel_shows_a_gpu(tmp_path: Path, node: str) -> None:
+    (tmp_path / "dev/dri").mkdir(parents=True)
+    (tmp_path / "dev/dri/card0").touch()  # a display without a GPU
+    if sys.platform == "linux":
+        with pytest.raises(Unavailable, match="the kernel shows no GPU") as caught:
+            check_kernel(tmp_path, {})
+        assert f"{VARIABLE}=all" in caught.value.fix
+    check_kernel(tmp_path, {VARIABLE: "llvmpipe"})
+    (tmp_path / "dev" / node).touch()
+    check_kernel(tmp_path, {})

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from hetero.tensors import Array
 from hetero_vulkan.commands import Copy, Dispatch, Fill
 from hetero_vulkan.device import VulkanDevice
+from hetero_vulkan.instance import version_number
 from hetero_vulkan.selftest import check_device
-from tests.vulkan.machine import Machine, graphics_card
+from tests.vulkan.machine import Faults, Machine, graphics_card
 
 
 def add(device: VulkanDevice, x: Array, y: Array, local_size: int = 64) -> Array:
@@ -49,6 +53,28 @@ def test_the_self_test_finds_this_device_right(device: VulkanDevice) -> None:
     assert check_device(device) <= {"exp", "tanh", "infinity", "denormals"}
 
 
+@pytest.mark.parametrize("version", [(1, 1), (1, 2), (1, 3)])
+def test_an_older_vulkan_has_by_extensions_what_a_newer_one_has_in_its_core(
+    tmp_path: Path, validated: bool, messages: list[str], faults: Faults, version: tuple[int, int]
+) -> None:
+    def known(number: Any) -> int:
+        number[0] = version_number(version)
+        return 0
+
+    faults.replace("vkEnumerateInstanceVersion", known)
+    machine = Machine(tmp_path, messages.append if validated else None, faults)
+    assert machine.choice.physical.version == version
+    with machine.open() as device:
+        check_device(device)
+        x = np.arange(100, dtype=np.float32)
+        np.testing.assert_array_equal(add(device, x, x), x + x)
+    machine.instance.close()
+    if machine.choice.physical.features["timelineSemaphore"]:
+        assert ("vkWaitSemaphoresKHR" in faults.calls) == (version < (1, 2))
+    assert dict(machine.vulkan.live) == {}
+    assert messages == []
+
+
 def test_memory_that_the_host_does_not_see_is_reached_by_copies(machine: Machine) -> None:
     x, y = np.random.default_rng(1).normal(size=(2, 100_000)).astype(np.float32)
     with machine.open(graphics_card) as card:
@@ -58,14 +84,13 @@ def test_memory_that_the_host_does_not_see_is_reached_by_copies(machine: Machine
         check_device(card)
 
 
-def test_memory_that_is_not_coherent_is_flushed_and_invalidated(machine: Machine, faults: object) -> None:
+def test_memory_that_is_not_coherent_is_flushed_and_invalidated(machine: Machine, faults: Faults) -> None:
     with machine.open(graphics_card) as card, card.buffer(1000, "upload") as up, card.buffer(1000, "download") as down:
         up.write(np.arange(250, dtype=np.float32))
         card.copy(up, down)
         np.testing.assert_array_equal(down.read(np.float32, 250), np.arange(250))
-    calls = faults.calls  # type: ignore[attr-defined]
-    assert calls["vkFlushMappedMemoryRanges"] == 1
-    assert calls["vkInvalidateMappedMemoryRanges"] == 1
+    assert faults.calls["vkFlushMappedMemoryRanges"] == 1
+    assert faults.calls["vkInvalidateMappedMemoryRanges"] == 1
 
 
 def test_copies_and_fills_reach_their_range_and_no_further(device: VulkanDevice) -> None:

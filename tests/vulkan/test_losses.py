@@ -119,6 +119,14 @@ def test_work_that_does_not_end_is_not_freed_under_the_device(
     device._destroy()
 
 
+def test_a_device_that_is_lost_while_work_is_freed_leaves_nothing(machine: Machine, faults: Faults) -> None:
+    with machine.open() as device, device.buffer(400) as buffer:
+        with device.record([Fill(buffer)]) as commands:
+            commands.submit()
+            faults.fail("vkWaitSemaphores", LOST)
+        assert device.lost
+
+
 def test_a_submission_that_is_refused_may_be_tried_again(machine: Machine, faults: Faults) -> None:
     with machine.open() as device, device.buffer(400) as buffer, device.record([Fill(buffer, 9)]) as commands:
         faults.fail("vkQueueSubmit", NO_MEMORY)
@@ -167,6 +175,45 @@ def test_one_wrong_number_is_found_out(machine: Machine, monkeypatch: pytest.Mon
     monkeypatch.setattr(selftest, "_asked", wrong)
     with machine.open() as device, pytest.raises(Unavailable, match="is nan, expected"):
         check_device(device)
+
+
+def test_a_wrong_sum_through_shared_memory_is_found_out(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hetero_vulkan import selftest
+
+    right = selftest._asked
+
+    def wrong(device: VulkanDevice, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        results, sums, whole = right(device, x, y)
+        return results, sums + np.array([0, 0, 1, 0]), whole
+
+    monkeypatch.setattr(selftest, "_asked", wrong)
+    with machine.open() as device, pytest.raises(Unavailable, match="through shared memory of workgroup 2"):
+        check_device(device)
+
+
+def test_wrong_subgroups_are_found_out(machine: Machine, faults: Faults) -> None:
+    """The second shader is dropped; the first one answers rightly."""
+    with machine.open() as device:
+        faults.replace_from("vkCmdDispatch", 2, lambda *arguments: None)
+        with pytest.raises(Unavailable, match="within subgroups"):
+            check_device(device)
+
+
+def test_differences_that_vulkan_allows_are_told(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hetero_vulkan import selftest
+
+    right = selftest._asked
+
+    def other(device: VulkanDevice, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        results, sums, whole = right(device, x, y)
+        results[13, x > 44] = np.nan  # as on Mali
+        results[14, (x != 0) & (np.abs(x) < 1e-38)] = 0
+        return results, sums, whole
+
+    with machine.open() as device:
+        usual = check_device(device)
+        monkeypatch.setattr(selftest, "_asked", other)
+        assert check_device(device) == usual | {"tanh", "denormals"}
 
 
 def test_a_device_that_computes_wrongly_is_not_asked_again(holder: DeviceHolder, faults: Faults) -> None:
