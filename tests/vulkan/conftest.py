@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hetero.errors import BackendError
-from hetero_vulkan.api import Vulkan
 from hetero_kernels.vulkan import spirv
+from hetero_vulkan.api import Vulkan
 from hetero_vulkan.device import VulkanDevice
 from hetero_vulkan.instance import VALIDATION, Instance
 from tests.vulkan.machine import Faults, Machine

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hetero.errors import OptionError, Unsupported
 from hetero.tensors import Array
 from hetero_vulkan.device import VulkanDevice
-from hetero_vulkan.ops.gemm import ACTIVATIONS, Packed, Tuning, default_tuning, gemm, matrix_fits, pack, packed_shape
+from hetero_vulkan.ops.gemm import ACTIVATIONS, Tuning, default_tuning, gemm, matrix_fits
+from hetero_vulkan.ops.packing import Packed, pack, packed_shape
 from hetero_vulkan.ops.tensors import Tensor, words
 from hetero_vulkan.physical import CooperativeMatrix
 from tests.vulkan.arrays import bench, close

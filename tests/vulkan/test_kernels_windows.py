@@ -1,4 +1,4 @@
-"""Convolution and pooling against sums written out in numpy; run at every subgroup size of lavapipe by `test_widths`."""
+"""Convolution and pooling against numpy; run at every subgroup size of lavapipe by `test_widths`."""
 
 from __future__ import annotations
 

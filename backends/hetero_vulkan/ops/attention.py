@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hetero.errors import OptionError, Unsupported
 from hetero_vulkan.commands import Dispatch
-from hetero_vulkan.ops.tensors import Tensor
+from hetero_vulkan.ops.tensors import Tensor, rounded
 
 if TYPE_CHECKING:
     from hetero_vulkan.device import VulkanDevice
@@ -96,7 +96,7 @@ def attention(
     if half and any(x % 2 for x in (size, o.offset, *o.steps[:3])):
         raise Unsupported("heads of f16 that begin within a word", fix="use f32, or heads of an even size")
     unit = 4 if aligned else 2 if half else 1
-    each = -(-(-(-size // lanes)) // unit) * unit
+    each = rounded(rounded(size, lanes) // lanes, unit)
     if each > MOST_EACH:
         raise Unsupported(f"heads of {size} elements in subgroups of {lanes}", fix="use products and softmax")
     # What a lane holds of each row grows with EACH; the rest spills.
@@ -113,6 +113,7 @@ def attention(
             "MASK": mask is not None,
             "CAUSAL": causal,
         },
+        subgroup=lanes,
     )
     seen = None if mask is None else mask.broadcast((batch, heads, queries, keys))
     m_steps = (0, 0, 0, 0) if seen is None else seen.steps

@@ -82,7 +82,7 @@ _MOST_DIMENSIONS = 6
 def unary(
     device: VulkanDevice, function: str, x: Tensor, y: Tensor, parameters: tuple[float, float] | None = None
 ) -> list[Dispatch]:
-    """y = function(x).
+    """Y = function(x).
 
     Args:
         device: The device.
@@ -116,7 +116,7 @@ def unary(
 
 
 def binary(device: VulkanDevice, function: str, a: Tensor, b: Tensor, z: Tensor) -> list[Dispatch]:
-    """z = function(a, b), broadcast as numpy does.
+    """Z = function(a, b), broadcast as numpy does.
 
     Args:
         device: The device.
@@ -135,7 +135,7 @@ def binary(device: VulkanDevice, function: str, a: Tensor, b: Tensor, z: Tensor)
 
 
 def where(device: VulkanDevice, condition: Tensor, a: Tensor, b: Tensor, z: Tensor) -> list[Dispatch]:
-    """z = a where the condition (i32) is not 0, else b; broadcast as numpy does.
+    """Z = a where the condition (i32) is not 0, else b; broadcast as numpy does.
 
     Raises:
         OptionError: Kinds or shapes that do not fit.

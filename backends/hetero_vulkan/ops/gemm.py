@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hetero.errors import OptionError, Unsupported
 from hetero_vulkan.commands import Dispatch
-from hetero_vulkan.ops.tensors import CODES, Kind, Scratch, Tensor, lanes, spread, words
+from hetero_vulkan.ops.packing import Packed, pack, packed_shape, panel
+from hetero_vulkan.ops.tensors import CODES, Scratch, Tensor, matrices, matrix_steps, words
 
 if TYPE_CHECKING:
     from hetero_vulkan.device import VulkanDevice
@@ -51,21 +52,6 @@ class Tuning:
     subgroups: int = 4
 
 
-@dataclass(frozen=True)
-class Packed:
-    """B as the family `subgroup` reads it.
-
-    Attributes:
-        tensor: `[outer, inner, panels, rows, width]`, in order.
-        n: Columns, without the zeros.
-        k: Rows, without the zeros.
-    """
-
-    tensor: Tensor
-    n: int
-    k: int
-
-
 def default_tuning(physical: Physical) -> Tuning:
     """What suits a device before anything was measured."""
     if physical.software and physical.subgroup_operations & _SHUFFLE:
@@ -73,58 +59,6 @@ def default_tuning(physical: Physical) -> Tuning:
     if physical.limits["maxComputeSharedMemorySize"] >= 16384 and physical.subgroup >= 32:
         return Tuning("tiles", tile=(64, 64, 16), each=(4, 4))
     return Tuning("tiles", tile=(32, 32, 16), each=(4, 2))
-
-
-def panel(physical: Physical) -> int:
-    """Columns of a panel of packed B."""
-    return 8 * physical.subgroup
-
-
-def packed_shape(physical: Physical, k: int, n: int) -> tuple[int, int, int]:
-    """Panels, rows and columns of a packed B of `k` rows and `n` columns."""
-    width = panel(physical)
-    return -(-n // width), -(-k // 8) * 8, width
-
-
-def pack(device: VulkanDevice, b: Tensor, target: Tensor) -> list[Dispatch]:
-    """Pack B for the family `subgroup`.
-
-    Args:
-        device: The device.
-        b: `[K, N]`, `[B, K, N]` or `[B, H, K, N]` of any strides: `transposed` sees `[N, K]` as `[K, N]`.
-        target: `[B, H, *packed_shape]` in order, or without the leading dimensions that are 1; of the same kind, or
-            f32 to f16 and back.
-
-    Raises:
-        OptionError: The shapes do not fit.
-    """
-    outer, inner, k, n = _four(b.shape, "B")
-    shape = packed_shape(device.physical, k, n)
-    if target.size != outer * inner * math.prod(shape) or not target.contiguous:
-        raise OptionError(f"a packed B of shape {target.shape}, expected {(outer, inner, *shape)} in order")
-    if not b.size:
-        return []
-    count = words(math.prod(shape), target.kind)
-    steps = _four_steps(b)
-    local = lanes(device)
-    pipeline = device.pipeline(
-        "gemm_pack",
-        {"local_size_x": local, "WIDTH": shape[2], "FROM": CODES[b.kind], "TO": CODES[target.kind]},
-    )
-    push = {
-        "n": n,
-        "k": k,
-        "inner": inner,
-        "offset": b.offset,
-        "row": steps[2],
-        "column": steps[3],
-        "outer_stride": steps[0],
-        "inner_stride": steps[1],
-        "words": count,
-        "to_offset": words(target.offset, target.kind),
-    }
-    groups = (spread(device, count, local)[0], 1, outer * inner)
-    return [Dispatch(pipeline, [b.buffer, target.buffer], groups, push)]
 
 
 def gemm(
@@ -163,16 +97,16 @@ def gemm(
     tuning = tuning or default_tuning(device.physical)
     if activation not in ACTIVATIONS:
         raise OptionError(f"activation {activation!r}", fix=f"there are: {', '.join(ACTIVATIONS)}")
-    outer, inner, m, n = _four(c.shape, "C")
+    outer, inner, m, n = matrices(c.shape, "C")
     k = a.shape[-1]
     if isinstance(b, Tensor):
-        b_shape = _four(b.shape, "B")
+        b_shape = matrices(b.shape, "B")
         fits = b_shape[2:] == (k, n) and all(
             mine in (1, theirs) for mine, theirs in zip(b_shape[:2], (outer, inner), strict=True)
         )
     else:
-        fits = (b.k, b.n) == (k, n) and b.tensor.size // max(1, _packed_size(device, b)) in (1, inner, outer * inner)
-    if not fits or _four(a.shape, "A") != (outer, inner, m, k):
+        fits = (b.k, b.n) == (k, n) and b.tensor.size // max(1, b.each) in (1, inner, outer * inner)
+    if not fits or matrices(a.shape, "A") != (outer, inner, m, k):
         raise OptionError(
             f"A {a.shape} times B {_shape(b)} to C {c.shape}, expected [M, K] [K, N] [M, N], batched alike"
         )
@@ -204,26 +138,26 @@ def _by_subgroup(
 ) -> list[Dispatch]:
     steps: list[Dispatch] = []
     physical = device.physical
-    outer, inner, m, n = _four(c.shape, "C")
+    outer, inner, m, n = matrices(c.shape, "C")
     k = a.shape[-1]
-    if _four_steps(a)[3] != 1 and k > 1:
+    if matrix_steps(a)[3] != 1 and k > 1:
         raise Unsupported("rows of A that do not lie in order", fix="copy A first, or use the family 'tiles'")
     if isinstance(b, Tensor):
         if scratch is None:
             raise OptionError("B is not packed, and there is no scratch to pack it in", fix="pack it, or give scratch")
-        b_outer, b_inner, _, _ = _four(b.shape, "B")
+        b_outer, b_inner, _, _ = matrices(b.shape, "B")
         shape = (b_outer, b_inner, *packed_shape(physical, k, n))
         made = Packed(Tensor(scratch(4 * words(math.prod(shape), b.kind)), shape, b.kind), n, k)
         steps += pack(device, b, made.tensor)
         b = made
-    each = _packed_size(device, b)
+    each = b.each
     count = b.tensor.size // each
     batches = {"b_outer": each * inner if count > inner else 0, "b_inner": each if count > 1 and inner > 1 else 0}
     if inner == 1:
         batches = {"b_outer": each if count > 1 else 0, "b_inner": 0}
     elif count == outer and count != inner:
         raise OptionError(f"a packed B of {count} matrices for a batch of {(outer, inner)}")
-    a_steps, c_steps = _four_steps(a), _four_steps(c)
+    a_steps, c_steps = matrix_steps(a), matrix_steps(c)
     a_aligned = k % 8 == 0 and not any(x % 8 for x in (*a_steps[:3], a.offset))
     c_aligned = not any(x % 8 for x in (*c_steps[:3], c.offset))
     rows = min(tuning.rows, 1 << (m - 1).bit_length())
@@ -235,7 +169,7 @@ def _by_subgroup(
         **_constants(a, b.tensor, c, more, activation),
     }
     name = "gemm_subgroup_wide" if physical.software and physical.features["shaderInt64"] else "gemm_subgroup"
-    pipeline = device.pipeline(name, constants)
+    pipeline = device.pipeline(name, constants, subgroup=physical.subgroup)
     push = {
         **_push(a, c, more, alpha, k),
         "b_offset": b.tensor.offset,
@@ -258,9 +192,9 @@ def _by_tiles(
     tuning: Tuning,
 ) -> list[Dispatch]:
     assert isinstance(b, Tensor)
-    outer, inner, m, n = _four(c.shape, "C")
+    outer, inner, m, n = matrices(c.shape, "C")
     (rows, columns, depth), (rows_each, columns_each) = tuning.tile, tuning.each
-    a_steps, b_steps = _four_steps(a), _four_steps(b)
+    a_steps, b_steps = matrix_steps(a), matrix_steps(b)
     pipeline = device.pipeline(
         "gemm_tiles",
         {
@@ -278,7 +212,7 @@ def _by_tiles(
             **_constants(a, b, c, more, activation),
         },
     )
-    b_shape = _four(b.shape, "B")
+    b_shape = matrices(b.shape, "B")
     push = {
         **_push(a, c, more, alpha, a.shape[-1]),
         "b_offset": b.offset,
@@ -299,7 +233,7 @@ def matrix_fits(device: VulkanDevice, a: Tensor, b: Tensor | Packed, c: Tensor) 
     if not listed or isinstance(b, Packed) or not physical.features.get("vulkanMemoryModel", False):
         return False
     m, n, k = c.shape[-2], c.shape[-1], a.shape[-1]
-    a_steps, b_steps = _four_steps(a), _four_steps(b)
+    a_steps, b_steps = matrix_steps(a), matrix_steps(b)
     whole = not any(x % 16 for x in (m, n, k)) and not any(
         x % 8 for x in (*a_steps[:3], *b_steps[:3], a.offset, b.offset)
     )
@@ -317,8 +251,8 @@ def _by_matrix(
     tuning: Tuning,
 ) -> list[Dispatch]:
     assert isinstance(b, Tensor)
-    outer, inner, m, n = _four(c.shape, "C")
-    b_steps, b_shape = _four_steps(b), _four(b.shape, "B")
+    outer, inner, m, n = matrices(c.shape, "C")
+    b_steps, b_shape = matrix_steps(b), matrices(b.shape, "B")
     subgroups = math.gcd(n // 16, tuning.subgroups)
     pipeline = device.pipeline(
         "gemm_matrix",
@@ -327,6 +261,7 @@ def _by_matrix(
             "SUBGROUPS": subgroups,
             **_constants(a, b, c, more, activation),
         },
+        subgroup=device.physical.subgroup,
     )
     push = {
         **_push(a, c, more, alpha, a.shape[-1]),
@@ -352,13 +287,13 @@ def _check(c: Tensor, bias: Tensor | None, scale: Tensor | None, residual: Tenso
     for what, given in (("C", c), ("the residual", residual)):
         if given is None:
             continue
-        steps = _four_steps(given)
+        steps = matrix_steps(given)
         if steps[3] != 1 and n > 1:
             raise Unsupported(f"rows of {what} that do not lie in order", fix="copy it afterwards")
         if (
             given is c
             and given.kind == "f16"
-            and (any(x % 2 for x in (*steps[:2], given.offset)) or (c.shape[-2] > 1 or n % 2) and steps[2] % 2)
+            and (any(x % 2 for x in (*steps[:2], given.offset)) or ((c.shape[-2] > 1 or n % 2) and steps[2] % 2))
         ):
             raise Unsupported(
                 f"{what} of f16 with rows of {steps[2]} elements from element {given.offset}, expected even numbers",
@@ -381,9 +316,9 @@ def _constants(a: Tensor, b: Tensor, c: Tensor, more: _More, activation: str) ->
 
 def _push(a: Tensor, c: Tensor, more: _More, alpha: float, k: int) -> dict[str, int | float]:
     bias, scale, residual = more
-    _, inner, m, n = _four(c.shape, "C")
-    a_steps, c_steps = _four_steps(a), _four_steps(c)
-    r_steps = (0, 0, 0, 0) if residual is None else _four_steps(residual)
+    _, inner, m, n = matrices(c.shape, "C")
+    a_steps, c_steps = matrix_steps(a), matrix_steps(c)
+    r_steps = (0, 0, 0, 0) if residual is None else matrix_steps(residual)
     return {
         "m": m,
         "n": n,
@@ -416,43 +351,5 @@ def _cost(c: Tensor, k: int) -> float:
     return 2.0 * c.size * k
 
 
-def _packed_size(device: VulkanDevice, b: Packed) -> int:
-    return math.prod(packed_shape(device.physical, b.k, b.n))
-
-
 def _shape(b: Tensor | Packed) -> Sequence[int]:
     return b.shape if isinstance(b, Tensor) else (b.k, b.n)
-
-
-def _four(shape: Sequence[int], what: str) -> tuple[int, int, int, int]:
-    if not 2 <= len(shape) <= 4:
-        raise OptionError(f"{what} of shape {tuple(shape)}, expected 2 to 4 dimensions")
-    if len(shape) == 3:
-        return shape[0], 1, shape[1], shape[2]
-    if len(shape) == 2:
-        return 1, 1, shape[0], shape[1]
-    return shape[0], shape[1], shape[2], shape[3]
-
-
-def _four_steps(tensor: Tensor) -> tuple[int, int, int, int]:
-    steps = tensor.steps
-    if len(steps) == 3:
-        return steps[0], 0, steps[1], steps[2]
-    if len(steps) == 2:
-        return 0, 0, steps[0], steps[1]
-    return steps[0], steps[1], steps[2], steps[3]
-
-
-__all__ = [
-    "ACTIVATIONS",
-    "Family",
-    "Kind",
-    "Packed",
-    "Tuning",
-    "default_tuning",
-    "gemm",
-    "matrix_fits",
-    "pack",
-    "packed_shape",
-    "panel",
-]

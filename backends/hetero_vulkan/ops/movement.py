@@ -17,7 +17,7 @@ _MOST_DIMENSIONS = 6
 
 
 def copy(device: VulkanDevice, source: Tensor, target: Tensor) -> list[Dispatch]:
-    """target = source, of any strides on both sides, and broadcast as numpy does; kinds may differ.
+    """Target = source, of any strides on both sides, and broadcast as numpy does; kinds may differ.
 
     `source.transposed(...)`, `.sliced(...)` and `.broadcast(...)` make it a transpose, a slice or an expansion.
 
@@ -36,8 +36,8 @@ def copy(device: VulkanDevice, source: Tensor, target: Tensor) -> list[Dispatch]
         tail = to_steps[-1] == 1 and shape[-1] % each == 0
         if not tail or any(step % each for step in to_steps[:-1]) or target.offset % each:
             raise Unsupported(
-                f"writing {target.kind} of shape {target.shape} with strides {target.steps} at element {target.offset}, "
-                f"expected rows of a multiple of {each} that begin at one",
+                f"writing {target.kind} of shape {target.shape} with strides {target.steps} at element "
+                f"{target.offset}, expected rows of a multiple of {each} that begin at one",
                 fix="use f32 or i32",
             )
     if len(shape) > _MOST_DIMENSIONS:
@@ -93,8 +93,8 @@ def pad(
     """
     if mode not in PADDINGS or not len(source.shape) == len(target.shape) == len(before):
         raise OptionError(
-            f"padding {source.shape} by {tuple(before)} to {target.shape} with {mode!r}, expected as many dimensions, and "
-            f"one of {', '.join(PADDINGS)}"
+            f"padding {source.shape} by {tuple(before)} to {target.shape} with {mode!r}, expected as many dimensions, "
+            f"and one of {', '.join(PADDINGS)}"
         )
     if not target.size:
         return []
@@ -113,7 +113,7 @@ def pad(
 
 
 def gather(device: VulkanDevice, source: Tensor, indices: Tensor, target: Tensor, axis: int = 0) -> list[Dispatch]:
-    """target = numpy.take(source, indices, axis).
+    """Target = numpy.take(source, indices, axis).
 
     Args:
         device: The device.
@@ -130,7 +130,8 @@ def gather(device: VulkanDevice, source: Tensor, indices: Tensor, target: Tensor
     expected = (*source.shape[:axis], *indices.shape, *source.shape[axis + 1 :])
     if target.shape != expected or indices.kind != "i32":
         raise OptionError(
-            f"{indices.kind} {indices.shape} of axis {axis} of {source.shape} to {target.shape}, expected i32 and {expected}"
+            f"{indices.kind} {indices.shape} of axis {axis} of {source.shape} to {target.shape}, expected i32 "
+            f"and {expected}"
         )
     if not target.size:
         return []

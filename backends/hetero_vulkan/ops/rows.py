@@ -31,7 +31,7 @@ _OPERATIONS = {
 def reduce(
     device: VulkanDevice, how: Reduction, x: Tensor, y: Tensor, axes: Sequence[int], scratch: Scratch | None = None
 ) -> list[Dispatch]:
-    """y = x reduced over axes.
+    """Y = x reduced over axes.
 
     Args:
         device: The device.
@@ -88,7 +88,7 @@ def normalise(
     bias: Tensor | None = None,
     epsilon: float = 1e-5,
 ) -> list[Dispatch]:
-    """y = x, each row along an axis normalised; x and y may be the same tensor.
+    """Y = x, each row along an axis normalised; x and y may be the same tensor.
 
     Args:
         device: The device.

@@ -139,6 +139,11 @@ def in_order(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(steps)
 
 
+def rounded(value: int, unit: int) -> int:
+    """The next multiple of a unit."""
+    return -(-value // unit) * unit
+
+
 def words(count: int, kind: Kind) -> int:
     """32-bit words that hold so many elements."""
     return -(-count * SIZES[kind] // 4)
@@ -190,7 +195,30 @@ def whole_words(tensor: Tensor, what: str) -> None:
     each = 4 // SIZES[tensor.kind]
     if not tensor.contiguous or tensor.offset % each:
         raise Unsupported(
-            f"{what} of {tensor.kind} at element {tensor.offset} with strides {tensor.steps}, expected elements in order "
-            f"that begin at a multiple of {each}",
+            f"{what} of {tensor.kind} at element {tensor.offset} with strides {tensor.steps}, expected elements in "
+            f"order that begin at a multiple of {each}",
             fix="copy it to a tensor of its own",
         )
+
+
+def matrices(shape: Sequence[int], what: str) -> tuple[int, int, int, int]:
+    """A shape of matrices in a batch, or a batch of batches, with both.
+
+    Raises:
+        OptionError: Of fewer than 2 or more than 4 dimensions.
+    """
+    if not 2 <= len(shape) <= 4:
+        raise OptionError(f"{what} of shape {tuple(shape)}, expected 2 to 4 dimensions")
+    if len(shape) == 3:
+        return shape[0], 1, shape[1], shape[2]
+    outer, inner, rows, columns = padded(shape, 4, 1)
+    return outer, inner, rows, columns
+
+
+def matrix_steps(tensor: Tensor) -> tuple[int, int, int, int]:
+    """The strides that go with `matrices`; 0 for a batch of 1."""
+    steps = tensor.steps
+    if len(steps) == 3:
+        return steps[0], 0, steps[1], steps[2]
+    outer, inner, row, column = padded(steps, 4, 0)
+    return outer, inner, row, column

@@ -56,7 +56,7 @@ def conv(
     bias: Tensor | None = None,
     activation: str = "",
 ) -> list[Dispatch]:
-    """y = activation(convolution of x with the weight + bias).
+    """Y = activation(convolution of x with the weight + bias).
 
     Where channels lie last and there is one group, `gemm` over rows that overlap is faster.
 
@@ -82,7 +82,8 @@ def conv(
     expected = (n, out, *window.places((height, width), (kernel_y, kernel_x)))
     if groups < 1 or channels != group_in * groups or out % groups or y.shape != expected:
         raise OptionError(
-            f"{x.shape} * {weight.shape} in {groups} groups to {y.shape}, expected {channels} channels in groups, and {expected}"
+            f"{x.shape} * {weight.shape} in {groups} groups to {y.shape}, expected {channels} channels in groups, "
+            f"and {expected}"
         )
     if bias is not None and (bias.shape != (out,) or bias.kind != "f32" or not bias.contiguous):
         raise OptionError(f"a bias of {bias.kind} {bias.shape}, expected f32 {(out,)} in order")
