@@ -11,7 +11,6 @@ Three families of shaders:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -99,17 +98,14 @@ def gemm(
         raise OptionError(f"activation {activation!r}", fix=f"there are: {', '.join(ACTIVATIONS)}")
     outer, inner, m, n = matrices(c.shape, "C")
     k = a.shape[-1]
-    if isinstance(b, Tensor):
-        b_shape = matrices(b.shape, "B")
-        fits = b_shape[2:] == (k, n) and all(
-            mine in (1, theirs) for mine, theirs in zip(b_shape[:2], (outer, inner), strict=True)
-        )
-    else:
-        fits = (b.k, b.n) == (k, n) and b.tensor.size // max(1, b.each) in (1, inner, outer * inner)
+    b_shape = matrices(b.shape, "B")
+    fits = b_shape[2:] == (k, n) and all(
+        mine in (1, theirs) for mine, theirs in zip(b_shape[:2], (outer, inner), strict=True)
+    )
     if not fits or matrices(a.shape, "A") != (outer, inner, m, k):
-        raise OptionError(
-            f"A {a.shape} times B {_shape(b)} to C {c.shape}, expected [M, K] [K, N] [M, N], batched alike"
-        )
+        raise OptionError(f"A {a.shape} times B {b.shape} to C {c.shape}, expected [M, K] [K, N] [M, N], batched alike")
+    if (b if isinstance(b, Tensor) else b.tensor).kind not in ("f32", "f16", "i8"):
+        raise OptionError("B of i32, expected f32, f16 or i8")
     _check(c, bias, scale, residual, a)
     if not c.size:
         return []
@@ -150,17 +146,14 @@ def _by_subgroup(
         made = Packed(Tensor(scratch(4 * words(math.prod(shape), b.kind)), shape, b.kind), n, k)
         steps += pack(device, b, made.tensor)
         b = made
-    each = b.each
-    count = b.tensor.size // each
-    batches = {"b_outer": each * inner if count > inner else 0, "b_inner": each if count > 1 and inner > 1 else 0}
-    if inner == 1:
-        batches = {"b_outer": each if count > 1 else 0, "b_inner": 0}
-    elif count == outer and count != inner:
-        raise OptionError(f"a packed B of {count} matrices for a batch of {(outer, inner)}")
+    if b.tensor.offset % 8 or not b.tensor.contiguous:
+        raise Unsupported("a packed B that is not in order, or not at a multiple of 8 elements", fix="pack it anew")
+    b_outer, b_inner, _, _ = matrices(b.shape, "B")
     a_steps, c_steps = matrix_steps(a), matrix_steps(c)
     a_aligned = k % 8 == 0 and not any(x % 8 for x in (*a_steps[:3], a.offset))
     c_aligned = not any(x % 8 for x in (*c_steps[:3], c.offset))
-    rows = min(tuning.rows, 1 << (m - 1).bit_length())
+    # Where each element is read or written by itself, many rows make a shader that takes long to compile.
+    rows = min(tuning.rows if a_aligned and c_aligned else 8, 1 << (m - 1).bit_length())
     constants = {
         "local_size_x": physical.subgroup,
         "ROWS": rows,
@@ -174,7 +167,8 @@ def _by_subgroup(
         **_push(a, c, more, alpha, k),
         "b_offset": b.tensor.offset,
         "b_row": panel(physical),
-        **batches,
+        "b_outer": b.each * b_inner if b_outer > 1 else 0,
+        "b_inner": b.each if b_inner > 1 else 0,
     }
     groups = (-(-m // rows), -(-n // panel(physical)), outer * inner)
     steps.append(Dispatch(pipeline, _bound(a, b.tensor, c, more), groups, push, _cost(c, k)))
@@ -349,7 +343,3 @@ def _bound(a: Tensor, b: Tensor, c: Tensor, more: _More) -> list[Any]:
 
 def _cost(c: Tensor, k: int) -> float:
     return 2.0 * c.size * k
-
-
-def _shape(b: Tensor | Packed) -> Sequence[int]:
-    return b.shape if isinstance(b, Tensor) else (b.k, b.n)

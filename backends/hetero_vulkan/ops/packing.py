@@ -20,7 +20,7 @@ class Packed:
     """B as the family `subgroup` reads it.
 
     Attributes:
-        tensor: `[outer, inner, panels, rows, width]`, in order.
+        tensor: `[panels, rows, width]`, batched as B was, in order.
         n: Columns, without the zeros.
         k: Rows, without the zeros.
     """
@@ -28,6 +28,11 @@ class Packed:
     tensor: Tensor
     n: int
     k: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As it was before it was packed."""
+        return (*self.tensor.shape[:-3], self.k, self.n)
 
     @property
     def each(self) -> int:
