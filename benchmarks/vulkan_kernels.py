@@ -3,8 +3,8 @@
     python benchmarks/vulkan_kernels.py [--device llvmpipe] [--rounds 7] [--ways] [--json]
 
 Of a software driver the processor time of the whole process is compared with numpy's, since wall time says little on a
-busy machine; of a GPU the time that the device itself measures. Cases and numpy take turns; medians are printed. Weights
-are packed beforehand, pipelines are compiled beforehand.
+busy machine; of a GPU the time that the device itself measures. Cases and numpy take turns; medians are printed.
+Weights are packed beforehand, pipelines are compiled beforehand.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ def test_shaders_and_commands_pass_at_every_subgroup_size(machine: Machine, widt
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     assert int(told.stdout) == subgroup
-    tests_pass("test_kernels.py", environment)
-    tests_pass("test_commands.py", environment)
+    must_pass("test_kernels.py", environment)
+    must_pass("test_commands.py", environment)
 
 
 @pytest.mark.parametrize("width", [128, 512])
@@ -40,7 +40,7 @@ def test_shaders_and_commands_pass_at_every_subgroup_size(machine: Machine, widt
 def test_operators_pass_at_other_subgroup_sizes(machine: Machine, width: int, subject: str) -> None:
     if machine.choice.physical.driver != "llvmpipe":
         pytest.skip(f"{machine.choice.physical.name} is not lavapipe")
-    tests_pass(f"test_kernels_{subject}.py", environment_of(width))
+    must_pass(f"test_kernels_{subject}.py", environment_of(width))
 
 
 def environment_of(width: int) -> dict[str, str]:
@@ -48,7 +48,7 @@ def environment_of(width: int) -> dict[str, str]:
     return {**os.environ, "LP_NATIVE_VECTOR_WIDTH": str(width), VARIABLE: "llvmpipe", "PYTHONPATH": PATHS}
 
 
-def tests_pass(name: str, environment: dict[str, str]) -> None:
+def must_pass(name: str, environment: dict[str, str]) -> None:
     """Run a file of tests in a process of its own: a driver reads its environment once."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).parent / name)],

@@ -72,9 +72,8 @@ def reduce(
         ordered = Tensor(scratch(4 * -(-x.size * SIZES[x.kind] // 4)), moved.shape, x.kind)
         axes = range(len(left), rank)
         return [*copy(device, moved, ordered), *reduce(device, how, ordered, y, axes)]
-    place = (*steps, 0)[:2] if len(kept) == 2 else (steps[0], 0)
-    inner = kept[1] if len(kept) == 2 else 1
-    return [_rows(device, how, x, y, (length[0], reduced[0]), (inner, *place), (1, inner, 1), ())]
+    inner, outer_step, inner_step = (kept[1], *steps[:2]) if len(kept) == 2 else (1, steps[0], 0)
+    return [_rows(device, how, x, y, (length[0], reduced[0]), (inner, outer_step, inner_step), (1, inner, 1), ())]
 
 
 def normalise(
@@ -123,8 +122,8 @@ def normalise(
             f"{how} to f16 along axis {axis} of {x.shape}, expected the last axis, of an even length", fix="use f32"
         )
     outer = (inner, length * inner, 1)
-    given = (weight, bias, epsilon)
-    return [_rows(device, how, x, y, (length, inner), outer, (inner, length * inner, 1), given)]
+    more = (weight, bias, epsilon)
+    return [_rows(device, how, x, y, (length, inner), outer, (inner, length * inner, 1), more)]
 
 
 def _rows(

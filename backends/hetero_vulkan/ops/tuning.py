@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -143,7 +143,7 @@ def measured(device: VulkanDevice, steps: list[Dispatch]) -> float:
     return min(times)
 
 
-class _Trial(Generic[Way]):
+class _Trial:
     """A product and an attention, tried in some way: how long it takes, once the answer was found right."""
 
     _SIZE, _KEYS, _HEAD = 256, 512, 64
@@ -156,7 +156,7 @@ class _Trial(Generic[Way]):
         self._a, self._b = random.normal(size=(2, self._SIZE, self._SIZE)).astype(np.float32)
         self._q, self._k, self._v = random.normal(size=(3, 1, 2, self._KEYS, self._HEAD)).astype(np.float32)
 
-    def __enter__(self) -> _Trial[Way]:
+    def __enter__(self) -> _Trial:
         return self
 
     def __exit__(self, *failure: object) -> None:
