@@ -147,7 +147,12 @@ class Context:
                 f"but the xclbin says {group}",
                 fix="take `group` out of the manifest, or name the xclbin that it describes",
             )
-        return flow.x.bo(flow.device(), self.manifest.size_of(argument), flow.x.bo.host_only, group)
+        size = self.manifest.size_of(argument)
+        buffer = flow.x.bo(flow.device(), size, flow.x.bo.host_only, group)
+        if argument.file is not None:
+            np.copyto(np.frombuffer(buffer.map(), np.uint8, size), np.fromfile(argument.file, np.uint8))
+            buffer.sync(flow.to_device, size, 0)
+        return buffer
 
     def weights_in(self, held: Held | None, weights: Weights, tiles: Tiles) -> Held:
         """Weights in buffers for the kernel's weight arguments, filled and synced.

@@ -102,8 +102,11 @@ def _design(manifest: Manifest) -> Design:
             argument.index,
             argument.name,
             argument.role,
-            tuple(DesignTensor(t.name, t.dtype.name, t.shape, t.shared) for t in argument.tensors),
+            tuple(DesignTensor(t.name, t.dtype.name, t.shape, t.shared, t.axis, t.repeated) for t in argument.tensors),
             argument.column,
+            argument.pieces,
+            argument.padding,
+            argument.file.read_bytes().hex() if argument.file is not None else "",
         )
         for argument in manifest.arguments
     )
@@ -112,9 +115,11 @@ def _design(manifest: Manifest) -> Design:
         arguments,
         manifest.columns,
         manifest.tiles_per_launch,
-        manifest.rows,
+        # What is said of the size of a tile's work is each core's part, where a column's cores share it.
+        1 if manifest.worker == "column" else manifest.rows,
         manifest.name,
         manifest.opcode,
         joined=manifest.batch.tiles == "joined",
+        worker=manifest.worker,
         **work_of(manifest.logical, [t for a in arguments if a.role in ("out", "inout") for t in a.tensors]),
     )

@@ -5,30 +5,42 @@ are r modulo `rows`, and of channels that are c modulo `columns`. Each row's act
 and go to the cores of all columns; each column's weights go to all of its cores; a column's results are joined in its
 memory tile. Memory tiles put blocks of 64 x 64 into blocks of 8 x 8, and back.
 
-A product that is scaled back to int8 keeps its sums in a core's own memory. What belongs to the channels (bias,
-multipliers, shift) follows the weight as 64 rows more, in the form that blocks of 8 x 8 bring it to a core in order.
+A product that is scaled back to int8 keeps its sums in a core's own memory. Its weights come in pieces of 64 channels:
+the weight's columns, then what else belongs to them (bias, multipliers, shift), which takes the place of a block more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hetero.errors import OptionError
+from hetero.tensors import Array
+from hetero_kernels import get
+from hetero_kernels.aie2 import examples
+from hetero_kernels.aie2.array_design import HostArgument, TileTensor, Worker
 from hetero_kernels.aie2.function import Buffer, CoreFunction, array_type
+from hetero_kernels.aie2.geometry import MOST_COLUMNS, Geometry
 from hetero_kernels.aie2.iron import Iron
-from hetero_kernels.aie2.pattern import blocked, unblocked
+from hetero_kernels.aie2.pattern import blocked, places, unblocked
 from hetero_kernels.kernel import Kernel
 
 SIDE = 64
 """Rows and columns of a block."""
 
 _BLOCK = SIDE * SIDE
-_MOST_COLUMNS, _MOST_ROWS = 4, 4
 # Strips whose transfers are under way together; a shim has 16 descriptors, and each strip takes up to three.
 _TOGETHER = 4
+# Bytes of a row of a transfer of weights in pieces; a shim's innermost dimension has 1,023 words at most.
+_ROW = 2048
+# Bias, multiplier and shift of 64 channels.
+_ABOUT = 4 * SIDE + 2 * SIDE + 1
+# Of K and N of the product that is checked in place of a larger one.
+_SMALL = 128
 
 
 @dataclass(frozen=True)
@@ -40,31 +52,26 @@ class WholeArray:
         source: The `.cc`.
         depth: K.
         channels: N.
-        columns: Of the array, 1 to 4; so many have to divide N / 64.
-        rows: Cores of a column, 1 to 4.
-        strips: Blocks of 64 rows of `a` that each row of cores has in one launch.
+        geometry: Of whose columns so many have to divide N / 64; `tiles_per_core` is strips, blocks of 64 rows of `a`
+            that each row of cores has in one launch.
         frame: Bytes of stack that a core's functions take at most.
         limits: What it does not do, for the listing.
         scaled: The sums are scaled to int8 by a third function, else they are the result.
+        cycles: Of one call, estimated; used for modelled time only.
     """
 
     kernel: Kernel
     source: Path
     depth: int
     channels: int
-    columns: int
-    rows: int
-    strips: int
+    geometry: Geometry
     frame: int
     limits: str = ""
     scaled: bool = False
+    cycles: int = 1500
 
     def __post_init__(self) -> None:
-        for name, value, most in (("columns", self.columns, _MOST_COLUMNS), ("rows", self.rows, _MOST_ROWS)):
-            if not 1 <= value <= most:
-                raise OptionError(f"{name} is {value}, expected 1 to {most}", fix="Phoenix has 4 columns of 4 cores")
-        if self.strips < 1:
-            raise OptionError(f"strips is {self.strips}, expected 1 or more", fix="take as many as the caller has rows")
+        self.geometry.all_columns_together(self.name)
         if self.channels // SIDE % self.columns:
             raise OptionError(
                 f"{self.columns} columns cannot share {self.channels // SIDE} blocks of channels evenly",
@@ -72,14 +79,64 @@ class WholeArray:
             )
 
     @property
-    def length(self) -> int:
-        """Rows of `a` in one launch."""
-        return SIDE * self.rows * self.strips
+    def name(self) -> str:
+        """The kernel's."""
+        return self.kernel.name
 
     @property
-    def weight_rows(self) -> int:
-        """Rows of the host's buffer of weights."""
-        return self.depth + (SIDE if self.scaled else 0)
+    def columns(self) -> int:
+        """Of the array."""
+        return self.geometry.columns
+
+    @property
+    def rows(self) -> int:
+        """Cores of a column."""
+        return self.geometry.rows
+
+    @property
+    def strips(self) -> int:
+        """Blocks of 64 rows of `a` that each row of cores has in one launch."""
+        return self.geometry.tiles_per_core
+
+    @property
+    def length(self) -> int:
+        """Rows of `a` in one launch."""
+        return SIDE * self.tiles
+
+    @property
+    def joined(self) -> bool:
+        """A tile is 64 rows."""
+        return True
+
+    @property
+    def worker(self) -> Worker:
+        """The cores of all columns have their channels of each tile."""
+        return "array"
+
+    @property
+    def tiles(self) -> int:
+        """Of 64 rows, in one launch."""
+        return self.rows * self.strips
+
+    @property
+    def blocks(self) -> int:
+        """What cores answer in one launch: blocks of 64 x 64."""
+        return self.tiles * (self.channels // SIDE)
+
+    @property
+    def calls(self) -> int:
+        """Of the function that is called most, in one launch."""
+        return self.blocks * (self.depth // SIDE)
+
+    @property
+    def data(self) -> int:
+        """There are no tables."""
+        return 0
+
+    @property
+    def stack(self) -> int:
+        """Bytes of a core's stack."""
+        return self.geometry.stack or self.frame
 
     @property
     def functions(self) -> tuple[CoreFunction, ...]:
@@ -96,6 +153,61 @@ class WholeArray:
             CoreFunction(f"{name}_{part}", self.source, buffers, self.frame) for part, buffers in arguments.items()
         )
 
+    @property
+    def arguments(self) -> tuple[HostArgument, ...]:
+        """The rows of `a`, the weight with what belongs to it, and the rows of `c`."""
+        depth, channels = self.depth, self.channels
+        about: tuple[TileTensor, ...] = ()
+        if self.scaled:
+            about = (
+                TileTensor("bias", "int32", (channels,)),
+                TileTensor("multiplier", "int16", (channels,)),
+                TileTensor("shift", "int8", (1,), repeated=True),
+            )
+        return (
+            HostArgument("in", "in", (TileTensor("a", "int8", (SIDE, depth)),), self.tiles),
+            HostArgument(
+                "weights",
+                "weight",
+                (TileTensor("w", "int8", (depth, channels), axis=1 if self.scaled else 0), *about),
+                pieces=channels // SIDE if self.scaled else 1,
+                padding=_BLOCK - _ABOUT if self.scaled else 0,
+            ),
+            HostArgument(
+                "out", "out", (TileTensor("c", "int8" if self.scaled else "int32", (SIDE, channels)),), self.tiles
+            ),
+        )
+
+    @property
+    def weight_size(self) -> int:
+        """Bytes of the host's buffer of weights."""
+        return self.arguments[1].size
+
+    def at(self, geometry: Geometry) -> WholeArray:
+        """The same of another geometry."""
+        return replace(self, geometry=geometry)
+
+    def small(self) -> WholeArray:
+        """A product of 128 x 128 for each column, or what it has when that is less."""
+        columns = self.columns
+        depth, channels = min(self.depth, _SMALL), min(self.channels, _SMALL * columns)
+        kernel = get(f"{self.kernel.name.rpartition('_')[0]}_{depth}x{channels}")
+        return replace(self, kernel=kernel, depth=depth, channels=channels)
+
+    def examples(self, rng: np.random.Generator) -> dict[str, Array]:
+        """Inputs of one launch. Those of a scaled product bring its sums to int8 by a shift that suits, or by any."""
+        drawn = {
+            "a": examples.mixed(rng, "int8", (self.length, self.depth)),
+            "w": np.ascontiguousarray(examples.mixed(rng, "int8", (self.channels, self.depth)).T),
+        }
+        if not self.scaled:
+            return drawn
+        largest = int(rng.choice([2**10, 2**18, 2**31 - 1]))
+        drawn["bias"] = rng.integers(-largest - 1, largest, self.channels, endpoint=True).astype(np.int32)
+        drawn["multiplier"] = examples.mixed(rng, "int16", (self.channels,))
+        shift = rng.integers(18, 32) if rng.random() < 0.75 else rng.integers(-128, 128)
+        return {**drawn, "shift": np.array([shift], np.int8)}
+
     def program(self, iron: Iron) -> Any:
         """The design, made of IRON's names.
 
@@ -107,7 +219,7 @@ class WholeArray:
         """
         results_of = _int8s if self.scaled else _int32s
         operand, result = _int8s(_BLOCK), results_of(_BLOCK)
-        kernels = [iron.Kernel(function.name, f"{self.kernel.name}.o", function.types) for function in self.functions]
+        kernels = [iron.Kernel(function.name, f"{self.name}.o", function.types) for function in self.functions]
         to_blocks, from_blocks = list(blocked(SIDE, SIDE)), list(unblocked(SIDE, SIDE))
         activations, weights, results = [], [], []
         shares_a, shares_w, shares_c = [], [], []
@@ -147,10 +259,10 @@ class WholeArray:
             for row in range(self.rows):
                 ends = [shares_a[row].cons(), shares_w[column].cons(), shares_c[column][row].prod()]
                 own = [iron.Buffer(_int32s(_BLOCK), name=f"sums{column}_{row}")] if self.scaled else []
-                workers.append(iron.Worker(core, fn_args=[*ends, *own, *kernels], stack_size=self.frame))
+                workers.append(iron.Worker(core, fn_args=[*ends, *own, *kernels], stack_size=self.stack))
         types = [
             _int8s(self.length * self.depth),
-            _int8s(self.weight_rows * self.channels),
+            _int8s(self.weight_size),
             results_of(self.length * self.channels),
         ]
         handles = [*(f.prod() for f in activations), *(f.prod() for f in weights), *(f.cons() for f in results)]
@@ -189,6 +301,7 @@ class WholeArray:
 
     def _sequence(self, iron: Iron) -> Callable[..., None]:
         depth, channels, length = self.depth, self.channels, self.length
+        whole, piece = self.weight_size, self.arguments[1].piece_size
         turns, steps = channels // SIDE // self.columns, depth // SIDE
 
         def activation_blocks(strip: int, row: int) -> Any:
@@ -198,12 +311,12 @@ class WholeArray:
 
         def weight_blocks(column: int) -> Any:
             """A column's blocks of channels, each along K."""
-            return iron.TensorAccessPattern(
-                (self.weight_rows * channels,),
-                column * SIDE,
-                [turns, self.weight_rows // SIDE, SIDE, SIDE],
-                [SIDE * self.columns, SIDE * channels, channels, 1],
-            )
+            if self.scaled:
+                # Its pieces, each of which is whole.
+                sizes = [1, turns, piece // _ROW, _ROW]
+                return iron.TensorAccessPattern((whole,), column * piece, sizes, [0, self.columns * piece, _ROW, 1])
+            strides = [SIDE * self.columns, SIDE * channels, channels, 1]
+            return iron.TensorAccessPattern((whole,), column * SIDE, [turns, steps, SIDE, SIDE], strides)
 
         def result_blocks(strip: int, column: int) -> Any:
             """A column's blocks of channels of all its cores' strips."""
@@ -230,10 +343,36 @@ class WholeArray:
 
         return sequence
 
+    def alone(self, functions: Mapping[str, Callable[..., None]], buffers: Sequence[Array]) -> None:
+        """Each block of 64 x 64 of the result by itself."""
+        begin, block, *end = (functions[function.name] for function in self.functions)
+        into, outof = places(blocked(SIDE, SIDE)), places(unblocked(SIDE, SIDE))
+        a = buffers[0].view(np.int8).reshape(self.length, self.depth)
+        results = buffers[2].view(np.int8 if self.scaled else np.int32).reshape(self.length, self.channels)
+        sums, answer = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int8)
+        for group in range(self.channels // SIDE):
+            weights = self._blocks_of(buffers[1].view(np.int8), group)
+            for row in range(0, self.length, SIDE):
+                begin(sums)
+                for step in range(self.depth // SIDE):
+                    some = a[row : row + SIDE, step * SIDE : (step + 1) * SIDE].reshape(-1)
+                    block(some[into], weights[step].reshape(-1)[into], sums)
+                for finish in end:
+                    finish(sums, weights[-1].reshape(-1)[into], answer)
+                found = (answer if self.scaled else sums)[outof].reshape(SIDE, SIDE)
+                results[row : row + SIDE, group * SIDE : (group + 1) * SIDE] = found
+
+    def _blocks_of(self, weights: Array, group: int) -> Array:
+        """What a core gets of the weights for 64 channels: `[blocks, 64, 64]`."""
+        if self.scaled:
+            return weights.reshape(self.channels // SIDE, -1, SIDE, SIDE)[group]
+        whole = weights.reshape(self.depth // SIDE, SIDE, self.channels)
+        return whole[:, :, group * SIDE : (group + 1) * SIDE]
+
 
 def most_columns(channels: int) -> int:
     """The most columns that share blocks of 64 channels evenly."""
-    return max(columns for columns in range(1, _MOST_COLUMNS + 1) if channels // SIDE % columns == 0)
+    return max(columns for columns in range(1, MOST_COLUMNS + 1) if channels // SIDE % columns == 0)
 
 
 def _int8s(size: int) -> Any:

@@ -10,12 +10,10 @@ import pytest
 from hetero.errors import OptionError
 from hetero.tensors import Array
 from hetero_kernels import get
-from hetero_kernels.aie2 import budgets, catalogue
-from hetero_kernels.aie2.budgets import Need
-from hetero_kernels.aie2.function import CoreFunction
+from hetero_kernels.aie2 import catalogue, checks
 from hetero_kernels.aie2.host import HostKernel, build
-from hetero_kernels.aie2.simulate import run, stand_in
-from hetero_kernels.attention_i8_exact.aie2.design import KEYS, QUERIES, STATE, ExactAttention, design
+from hetero_kernels.aie2.packing import pack
+from hetero_kernels.attention_i8_exact.aie2.design import KEYS, QUERIES, STATE, design
 from tests.kernels.aie2.blocks import blocked, unblocked
 
 T = 256
@@ -48,13 +46,13 @@ def attended(
     online: dict[str, HostKernel], q: Array, k: Array, v: Array, heat: Array, keys: int, tile_at: int
 ) -> Array:
     """One packet of 64 queries against all blocks of keys, as a core does it."""
-    made = ExactAttention(T, 1, 1)
+    made = design(T, columns=1, rows=1)
     parts = {"q": q, "k": k, "v": v, "temperature": heat, "keys": np.array([keys], np.int32)}
-    queries, pairs, _ = made.pack(**{name: part[np.newaxis] for name, part in parts.items()})
-    packet = blocked(queries.reshape(made.blocks, QUERIES // 64, 64)[tile_at])
+    queries, pairs, _ = pack(made, {name: part[np.newaxis] for name, part in parts.items()})
+    packet = blocked(queries.view(np.int8).reshape(made.packets, QUERIES // 64, 64)[tile_at])
     state = np.full(STATE, 0x55555555, np.int32)
     online["begin"](state)
-    for pair in pairs.reshape(made.blocks, KEYS // 64, 64):
+    for pair in pairs.view(np.int8).reshape(made.packets, KEYS // 64, 64):
         online["block"](packet, blocked(pair), state)
     out = np.empty(4096, np.int16)
     online["end"](state, out)
@@ -94,28 +92,8 @@ def test_a_maximum_that_rises_with_every_block_is_the_references(
 @pytest.mark.parametrize(("columns", "rows", "rounds"), [(1, 1, 1), (2, 4, 1), (4, 2, 2), (3, 4, 1)])
 def test_the_design_fits_and_attends_with_every_head(libraries: Path, columns: int, rows: int, rounds: int) -> None:
     made = design(T, columns=columns, rows=rows, rounds=rounds)
-    program = made.program(stand_in()).resolve_program()
-    needs = {f.name: Need(f.frame) for f in made.functions}
-    budgets.check(program, needs)
-    rng = np.random.default_rng(columns)
-    given = {name: drawn(rng, 30, made.heads, T, 64) for name in "qkv"}
-    given["temperature"] = (2.0 ** rng.uniform(15, 26, (made.heads, T))).astype(np.int32)
-    given["keys"] = rng.integers(0, T, (made.heads, 1), endpoint=True).astype(np.int32)
-    calls, roles = {}, {}
-    for function in made.functions:
-        built = build(function, "g++", libraries)
-        assert built.frame is not None
-        assert built.frame <= function.frame
-
-        def on_core(*parts: Array, built: HostKernel = built, function: CoreFunction = function) -> None:
-            built(*(p.view(b.dtype) for p, b in zip(parts, function.buffers, strict=True)), fresh=False)
-
-        calls[function.name] = on_core
-        roles[function.name] = tuple(buffer.role for buffer in function.buffers)
-    buffers = made.pack(**given)
-    outcome = run(program, [b.view(np.uint8) for b in buffers], calls, roles, 14000, ["in", "in", "out"])
-    np.testing.assert_array_equal(made.unpack(buffers[2]), made.kernel.reference(**given)["o"])
-    assert not outcome.one_after_the_other
+    checks.fits(made)
+    assert checks.design_runs(made, cache=libraries, seed=columns).calls > made.blocks * (made.packets + 1)
 
 
 def test_rows_that_cannot_share_the_packets_are_refused() -> None:

@@ -40,5 +40,5 @@ def test_rows_of_two_values_are_right(width: int, libraries: Path) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_design_fits_and_runs(width: int, libraries: Path) -> None:
     for geometry in (Geometry(4, 4, 2), Geometry(2, 1, 1, "separate")):
-        checks.fits(design(width), geometry)
-        assert checks.design_runs(design(width), geometry, cache=libraries).calls == geometry.tiles
+        checks.fits(design(width).at(geometry))
+        assert checks.design_runs(design(width).at(geometry), cache=libraries).calls == geometry.tiles

@@ -9,12 +9,10 @@ import pytest
 
 from hetero.tensors import Array
 from hetero_kernels import get
-from hetero_kernels.aie2 import budgets
-from hetero_kernels.aie2.budgets import Need
-from hetero_kernels.aie2.function import CoreFunction
-from hetero_kernels.aie2.host import HostKernel, build
-from hetero_kernels.aie2.simulate import run, stand_in
-from hetero_kernels.mel_i16.aie2.design import PARTS, SPECTRUM, WINDOWS, MelArray, functions, slices, tables
+from hetero_kernels.aie2 import checks
+from hetero_kernels.aie2.geometry import Geometry
+from hetero_kernels.aie2.host import build
+from hetero_kernels.mel_i16.aie2.design import PARTS, SLICES, SPECTRUM, WINDOWS, design, functions, slices, tables
 from tests.kernels.test_mel import sounds
 
 
@@ -46,24 +44,11 @@ def test_the_spectrum_is_the_references(libraries: Path, compiler_name: str, ban
 def test_the_design_fits_and_gives_the_references_bits(
     libraries: Path, bands: int, columns: int, rows: int, rounds: int
 ) -> None:
-    made = MelArray(bands, columns, rows, rounds)
-    program = made.program(stand_in()).resolve_program()
-    budgets.check(program, {f.name: Need(f.frame) for f in functions(bands)})
-    calls, roles = {}, {}
-    for function in functions(bands):
-        built = build(function, "g++", libraries)
-        assert built.frame is not None
-        assert built.frame <= function.frame
+    made = design(bands).at(Geometry(columns, rows, rounds))
+    checks.fits(made)
+    assert checks.design_runs(made, cache=libraries, seed=rows).calls > made.tiles * SLICES
 
-        def on_core(*parts: Array, built: HostKernel = built, function: CoreFunction = function) -> None:
-            built(*(p.view(b.dtype) for p, b in zip(parts, function.buffers, strict=True)), fresh=False)
 
-        calls[function.name] = on_core
-        roles[function.name] = tuple(buffer.role for buffer in function.buffers)
-    rng = np.random.default_rng(rows)
-    x = np.rint(rng.normal(0, 10 ** rng.uniform(0, 3.5, (made.frames, 1)), (made.frames, 400))).astype(np.int16)
-    y = np.zeros((made.frames, bands), np.int16)
-    buffers = [x.reshape(-1).view(np.uint8), slices().reshape(-1).view(np.uint8), y.reshape(-1).view(np.uint8)]
-    outcome = run(program, buffers, calls, roles, 500, ["in", "weight", "out"])
-    np.testing.assert_array_equal(y, made.kernel.reference(x=x)["y"])
-    assert not outcome.one_after_the_other
+@pytest.mark.parametrize("bands", [80, 128])
+def test_the_source_gives_the_references_bits(libraries: Path, compiler_name: str, bands: int) -> None:
+    assert checks.equals_reference(design(bands), compiler_name, 40, libraries) == 40 * 8 * bands

@@ -98,7 +98,7 @@ def amd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_build_is_a_folder_that_the_backend_reads(amd: Path, tmp_path: Path) -> None:
-    files = toolchain.build(ATTENTION, Geometry(2, 2, 2), tmp_path / "kernels" / "attention_i8_64x64")
+    files = toolchain.build(ATTENTION.at(Geometry(2, 2, 2)), tmp_path / "kernels" / "attention_i8_64x64")
     folder = tmp_path / "kernels" / "attention_i8_64x64"
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in files)
     read = read_manifest(folder)
@@ -107,7 +107,7 @@ def test_a_build_is_a_folder_that_the_backend_reads(amd: Path, tmp_path: Path) -
 
 def test_the_instructions_alone_need_no_code_for_cores(amd: Path, tmp_path: Path) -> None:
     (amd / "clang++").unlink()
-    assert toolchain.lower(ATTENTION, Geometry(2, 2, 2), tmp_path).stat().st_size > 0
+    assert toolchain.lower(ATTENTION.at(Geometry(2, 2, 2)), tmp_path).stat().st_size > 0
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_build_that_fails_leaves_nothing(
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(CompileError, match=says):
-        toolchain.build(ATTENTION, Geometry(2, 2, 2), tmp_path / "out" / "kernel")
+        toolchain.build(ATTENTION.at(Geometry(2, 2, 2)), tmp_path / "out" / "kernel")
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -131,7 +131,7 @@ def test_what_is_in_the_folder_is_left_alone(amd: Path, tmp_path: Path) -> None:
     (tmp_path / "kernel").mkdir()
     (tmp_path / "kernel" / "mine.txt").write_text("mine")
     with pytest.raises(OptionError, match="is there and not empty"):
-        toolchain.build(ATTENTION, Geometry(2, 2, 2), tmp_path / "kernel")
+        toolchain.build(ATTENTION.at(Geometry(2, 2, 2)), tmp_path / "kernel")
     assert (tmp_path / "kernel" / "mine.txt").read_text() == "mine"
 
 
@@ -140,7 +140,7 @@ def test_a_missing_tool_is_named(amd: Path, tmp_path: Path) -> None:
         CONFIG.replace('return str(here / "clang++")', "raise RuntimeError")
     )
     with pytest.raises(Unavailable, match=r"this machine has no Peano \(llvm-aie\)\n") as missing:
-        toolchain.build(ATTENTION, Geometry(2, 2, 2), tmp_path / "kernel")
+        toolchain.build(ATTENTION.at(Geometry(2, 2, 2)), tmp_path / "kernel")
     assert "pip install mlir_aie llvm-aie" in missing.value.fix
     assert not (tmp_path / "kernel").exists()
 
@@ -148,7 +148,7 @@ def test_a_missing_tool_is_named(amd: Path, tmp_path: Path) -> None:
 def test_another_version_of_iron_is_told(amd: Path) -> None:
     (amd / "aie" / "iron" / "__init__.py").write_text("from hetero_kernels.aie2.simulate.design import Kernel\n")
     with pytest.raises(Unavailable, match=r"the installed mlir-aie is not version 1\.4\.4"):
-        toolchain.generate(ATTENTION, Geometry())
+        toolchain.generate(ATTENTION.at(Geometry()))
 
 
 def test_without_the_tools_nothing_is_written_and_the_fix_is_told(
@@ -156,7 +156,7 @@ def test_without_the_tools_nothing_is_written_and_the_fix_is_told(
 ) -> None:
     monkeypatch.setitem(sys.modules, "aie", None)
     with pytest.raises(Unavailable, match="needs AMD's tools") as missing:
-        toolchain.build(ATTENTION, Geometry(), tmp_path / "kernel")
+        toolchain.build(ATTENTION.at(Geometry()), tmp_path / "kernel")
     assert "releases/expanded_assets" in missing.value.fix
     assert os.listdir(tmp_path) == []
 
@@ -164,7 +164,7 @@ def test_without_the_tools_nothing_is_written_and_the_fix_is_told(
 @pytest.mark.parametrize("name", DESIGNS)
 def test_the_real_iron_generates_and_verifies_every_design(name: str) -> None:
     pytest.importorskip("aie.iron", reason="mlir-aie is on no package registry (docs: kernels)")
-    text = toolchain.generate(catalogue.design(name), Geometry())
+    text = toolchain.generate(catalogue.design(name).at(Geometry()))
     assert text.count("aie.core(") == 16
     assert name in text
 
@@ -172,7 +172,7 @@ def test_the_real_iron_generates_and_verifies_every_design(name: str) -> None:
 @pytest.mark.parametrize("name", DESIGNS)
 def test_the_real_aiecc_lowers_every_design(name: str, tmp_path: Path) -> None:
     pytest.importorskip("aie.iron", reason="mlir-aie is on no package registry (docs: kernels)")
-    assert toolchain.lower(catalogue.design(name), Geometry(), tmp_path).stat().st_size % 4 == 0
+    assert toolchain.lower(catalogue.design(name).at(Geometry()), tmp_path).stat().st_size % 4 == 0
 
 
 @pytest.mark.parametrize("name", DESIGNS)
@@ -182,5 +182,5 @@ def test_the_real_tools_build_every_design(name: str, tmp_path: Path) -> None:
         toolchain.find_tools()
     except Unavailable as missing:
         pytest.skip(str(missing))
-    toolchain.build(catalogue.design(name), Geometry(), tmp_path / name)
+    toolchain.build(catalogue.design(name).at(Geometry()), tmp_path / name)
     assert read_manifest(tmp_path / name).logical == name

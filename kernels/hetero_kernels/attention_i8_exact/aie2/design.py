@@ -4,17 +4,17 @@ A column's keys and values come through its memory tile once for every round of 
 all of its cores at the same time; each core keeps the sums of its 64 queries from the first block to the last. Memory
 tiles put queries, keys and values into blocks of 8 x 8.
 
-The host packs two inputs, pieces of 64 rows one behind the other::
+Two inputs are dealt out in pieces of 64 rows, so that a transfer brings what belongs together::
 
-    queries  [head][T / 64][Q 64 x 64 | what belongs to them]       see `pack`
+    queries  [head][T / 64][Q 64 x 64 | 64 temperatures | number of keys | padding]
     keys     [head][T / 64][K 64 x 64 | V 64 x 64]
-    o        [head][T][64]                                          int16
+    out      [head][T][64]                                          int16
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,20 @@ import numpy as np
 
 from hetero.errors import OptionError
 from hetero.tensors import Array
+from hetero_kernels.aie2 import examples
+from hetero_kernels.aie2.array_design import HostArgument, TileTensor, Worker
 from hetero_kernels.aie2.function import Buffer, CoreFunction, array_type
+from hetero_kernels.aie2.geometry import MOST_ROWS, Geometry
 from hetero_kernels.aie2.iron import Iron
-from hetero_kernels.aie2.pattern import blocked
+from hetero_kernels.aie2.pattern import blocked, places
 from hetero_kernels.attention_i8_exact.spec import ATTENTION_I8_EXACT
 from hetero_kernels.kernel import Kernel
 
 SIDE = 64
 _TILE = SIDE * SIDE
+_FRAME = 11264
 
-# A strip of 8 rows of 64 bytes more than Q: temperatures and the number of keys, spread as the pattern wants them.
+# A strip of 8 rows of 64 bytes more than Q: what the memory tile's pattern takes.
 QUERIES = _TILE + 8 * SIDE
 """Bytes of a query packet: 64 queries, their temperatures, the number of keys."""
 
@@ -41,7 +45,8 @@ KEYS = 2 * _TILE
 STATE = _TILE + SIDE + SIDE + 16
 """int32 of a core's state: sums, totals, scales, the number of the block."""
 
-_MOST_COLUMNS, _MOST_ROWS = 4, 4
+# Positions of the kernel that is checked in place of a larger one.
+_SMALL = 256
 
 
 @dataclass(frozen=True)
@@ -50,32 +55,32 @@ class ExactAttention:
 
     Attributes:
         length: T.
-        columns: Of the array, 1 to 4: heads at a time.
-        rows: Cores of a column, 1 to 4; so many have to divide T / 64.
-        rounds: Heads that each column works on in one launch.
+        geometry: Of whose rows so many have to divide T / 64; `tiles_per_core` is heads that each column works on in
+            one launch.
         limits: What it does not do, for the listing.
+        cycles: Of one call, estimated; used for modelled time only.
     """
 
     length: int
-    columns: int = 4
-    rows: int = 4
-    rounds: int = 1
+    geometry: Geometry
     limits: str = (
         "a head's keys are read from the host's memory once for every round of query packets, and blocks of keys that "
         "are not valid travel too; never run on an NPU"
     )
+    cycles: int = 14000
 
     def __post_init__(self) -> None:
-        for name, value, most in (("columns", self.columns, _MOST_COLUMNS), ("rows", self.rows, _MOST_ROWS)):
-            if not 1 <= value <= most:
-                raise OptionError(f"{name} is {value}, expected 1 to {most}", fix="Phoenix has 4 columns of 4 cores")
-        if self.rounds < 1:
-            raise OptionError(f"rounds is {self.rounds}, expected 1 or more", fix="take as many as there are heads")
-        if self.blocks % self.rows:
+        self.geometry.all_columns_together(self.name)
+        if self.packets % self.rows:
             raise OptionError(
-                f"{self.rows} rows cannot share {self.blocks} packets of 64 queries evenly",
-                fix=f"take {max(rows for rows in range(1, _MOST_ROWS + 1) if self.blocks % rows == 0)} rows",
+                f"{self.rows} rows cannot share {self.packets} packets of 64 queries evenly",
+                fix=f"take {most_rows(self.length)} rows",
             )
+
+    @property
+    def name(self) -> str:
+        """The kernel's."""
+        return self.kernel.name
 
     @property
     def kernel(self) -> Kernel:
@@ -83,19 +88,105 @@ class ExactAttention:
         return ATTENTION_I8_EXACT.build(self.length)
 
     @property
-    def blocks(self) -> int:
-        """Packets of queries, and of keys, of a head."""
+    def source(self) -> Path:
+        """The `.cc`."""
+        return Path(__file__).with_name("kernel.cc")
+
+    @property
+    def columns(self) -> int:
+        """Of the array: heads at a time."""
+        return self.geometry.columns
+
+    @property
+    def rows(self) -> int:
+        """Cores of a column."""
+        return self.geometry.rows
+
+    @property
+    def packets(self) -> int:
+        """Of queries, and of keys, of a head."""
         return self.length // SIDE
 
     @property
-    def heads(self) -> int:
-        """Of one launch."""
-        return self.columns * self.rounds
+    def joined(self) -> bool:
+        """A tile is one head."""
+        return False
+
+    @property
+    def worker(self) -> Worker:
+        """The cores of a column share a head's queries."""
+        return "column"
+
+    @property
+    def tiles(self) -> int:
+        """Heads of one launch."""
+        return self.columns * self.geometry.tiles_per_core
+
+    @property
+    def blocks(self) -> int:
+        """What cores answer in one launch: 64 queries at a time."""
+        return self.tiles * self.packets
+
+    @property
+    def calls(self) -> int:
+        """Of the function that is called most, in one launch."""
+        return self.blocks * self.packets
+
+    @property
+    def data(self) -> int:
+        """There are no tables."""
+        return 0
+
+    @property
+    def stack(self) -> int:
+        """Bytes of a core's stack."""
+        return self.geometry.stack or _FRAME + 512
+
+    @property
+    def arguments(self) -> tuple[HostArgument, ...]:
+        """Queries, keys, answers."""
+        length, heads = self.length, self.tiles
+        matrix = (length, SIDE)
+        queries = (
+            TileTensor("q", "int8", matrix),
+            TileTensor("temperature", "int32", (length,)),
+            TileTensor("keys", "int32", (1,), repeated=True),
+        )
+        padding = QUERIES - _TILE - 4 * SIDE - 4
+        pairs = (TileTensor("k", "int8", matrix), TileTensor("v", "int8", matrix))
+        return (
+            HostArgument("queries", "in", queries, heads, pieces=self.packets, padding=padding),
+            HostArgument("keys", "in", pairs, heads, pieces=self.packets),
+            HostArgument("out", "out", (TileTensor("o", "int16", matrix),), heads),
+        )
+
+    def at(self, geometry: Geometry) -> ExactAttention:
+        """The same of another geometry."""
+        return replace(self, geometry=geometry)
+
+    def small(self) -> ExactAttention:
+        """Attention to 256 keys, or to so many as it has, when these are fewer or its rows do not share 256."""
+        shorter = _SMALL // SIDE % self.rows == 0
+        return replace(self, length=min(self.length, _SMALL if shorter else SIDE * self.rows))
+
+    def examples(self, rng: np.random.Generator) -> dict[str, Array]:
+        """Heads of all magnitudes, from far too cold to far too hot, with any number of valid keys."""
+        shape = (self.tiles, self.length, SIDE)
+        spread = np.exp(rng.uniform(0, np.log(200), (3, self.tiles, 1, 1)))
+        drawn = np.clip(np.rint(rng.normal(0, 1, (3, *shape)) * spread), -128, 127).astype(np.int8)
+        ends = rng.random((3, self.tiles, 1, 1)) < 0.1
+        q, k, v = np.where(ends, np.where(rng.random((3, *shape)) < 0.5, -128, 127), drawn).astype(np.int8)
+        temperature = (2.0 ** rng.uniform(8, 31, (self.tiles, self.length))).astype(np.int32)
+        some = rng.random(temperature.shape) < 0.1
+        temperature[some] = examples.mixed(rng, "int32", temperature.shape)[some]
+        keys = rng.integers(0, self.length, (self.tiles, 1), endpoint=True).astype(np.int32)
+        keys[rng.random(self.tiles) < 0.25] = self.length
+        return {"q": q, "k": k, "v": v, "temperature": temperature, "keys": keys}
 
     @property
     def functions(self) -> tuple[CoreFunction, CoreFunction, CoreFunction]:
         """What runs on a core: before the first block of keys, for each, and after the last."""
-        source, frame = Path(__file__).with_name("kernel.cc"), 11264
+        source, frame = self.source, _FRAME
         state = ("state", "int32", (STATE,))
         queries, keys = Buffer("queries", "int8", (QUERIES,), "in"), Buffer("keys", "int8", (KEYS,), "in")
         return (
@@ -106,11 +197,6 @@ class ExactAttention:
             ),
         )
 
-    @property
-    def stack(self) -> int:
-        """Bytes of a core's stack."""
-        return max(function.frame for function in self.functions) + 512
-
     def program(self, iron: Iron) -> Any:
         """The design, made of IRON's names.
 
@@ -120,7 +206,7 @@ class ExactAttention:
         Returns:
             A `Program` of those names.
         """
-        kernels = [iron.Kernel(function.name, f"{self.kernel.name}.o", function.types) for function in self.functions]
+        kernels = [iron.Kernel(function.name, f"{self.name}.o", function.types) for function in self.functions]
         rows, core = self.rows, self._core(iron)
         query_fifos, key_fifos, answer_fifos, workers = [], [], [], []
         for column in range(self.columns):
@@ -152,21 +238,21 @@ class ExactAttention:
                 ends = [packets[row].cons(), shared.cons(), parts[row].prod()]
                 workers.append(iron.Worker(core, fn_args=[*ends, state, *kernels], stack_size=self.stack))
         types = [
-            _bytes(self.heads * self.blocks * QUERIES),
-            _bytes(self.heads * self.blocks * KEYS),
-            _shorts(self.heads * self.blocks * _TILE),
+            _bytes(self.blocks * QUERIES),
+            _bytes(self.blocks * KEYS),
+            _shorts(self.blocks * _TILE),
         ]
         handles = [*(f.prod() for f in query_fifos), *(f.prod() for f in key_fifos), *(f.cons() for f in answer_fifos)]
         runtime = iron.Runtime(self._sequence(iron), [*types, *handles])
         return iron.Program(iron.device(), runtime, workers=workers)
 
     def _core(self, iron: Iron) -> Callable[..., None]:
-        blocks = self.blocks
+        packets = self.packets
 
         def core(queries: Any, keys: Any, answers: Any, state: Any, begin: Any, block: Any, end: Any) -> None:
             packet = queries.acquire(1)
             begin(state)
-            for _ in iron.range_(blocks):
+            for _ in iron.range_(packets):
                 some = keys.acquire(1)
                 block(packet, some, state)
                 keys.release(1)
@@ -178,19 +264,19 @@ class ExactAttention:
         return core
 
     def _sequence(self, iron: Iron) -> Callable[..., None]:
-        columns, blocks, turns = self.columns, self.blocks, self.blocks // self.rows
+        columns, packets, turns = self.columns, self.packets, self.packets // self.rows
 
         def head_of(head: int, size: int, times: int = 1) -> Any:
             """All of a head's packets of that size, so many times over."""
-            whole = blocks * size
+            whole = packets * size
             # A shim's innermost dimension has 1,023 words at most.
             return iron.TensorAccessPattern(
-                (self.heads * whole,), head * whole, [times, blocks, size // 512, 512], [0, size, 512, 1]
+                (self.tiles * whole,), head * whole, [times, packets, size // 512, 512], [0, size, 512, 1]
             )
 
         def sequence(queries: Any, keys: Any, o: Any, *fifos: Any) -> None:
             query_fifos, key_fifos, answer_fifos = (fifos[i * columns : (i + 1) * columns] for i in range(3))
-            for start in range(0, self.heads, columns):
+            for start in range(0, self.tiles, columns):
                 group = iron.TaskGroup()
                 for column in range(columns):
                     query_fifos[column].fill(queries, tap=head_of(start + column, QUERIES), group=group)
@@ -201,40 +287,38 @@ class ExactAttention:
 
         return sequence
 
-    def pack(self, *, q: Array, k: Array, v: Array, temperature: Array, keys: Array) -> list[Array]:
-        """One launch's inputs as the host's buffers, and an empty one for its output.
-
-        Args:
-            q: As the kernel takes it, of as many heads as a launch has.
-            k: Likewise.
-            v: Likewise.
-            temperature: Likewise.
-            keys: Likewise.
-
-        Returns:
-            int8 `queries` and `keys`, int16 `o`, each flat.
-        """
-        heads, blocks = self.heads, self.blocks
-        queries = np.zeros((heads, blocks, QUERIES), np.int8)
-        queries[..., :_TILE] = q.reshape(heads, blocks, _TILE)
-        # What the pattern makes of a strip of 8 rows is 8 blocks of 8 x 8: this is its inverse.
-        extra = np.zeros((heads, blocks, 8 * SIDE), np.int8)
-        extra[..., : 4 * SIDE] = np.ascontiguousarray(temperature).reshape(heads, blocks, SIDE).view(np.int8)
-        extra[..., 4 * SIDE : 4 * SIDE + 4] = np.ascontiguousarray(keys).view(np.int8)[:, np.newaxis]
-        spread = extra.reshape(heads, blocks, 8, 8, 8).swapaxes(2, 3)
-        queries[..., _TILE:] = spread.reshape(heads, blocks, 8 * SIDE)
-        pairs = np.stack([part.reshape(heads, blocks, _TILE) for part in (k, v)], axis=2)
-        return [queries.reshape(-1), pairs.reshape(-1), np.zeros(heads * blocks * _TILE, np.int16)]
-
-    def unpack(self, o: Array) -> Array:
-        """The kernel's output, int16 `[heads, T, 64]`, from the buffer of `pack` after a launch."""
-        return o.reshape(self.heads, self.length, SIDE)
+    def alone(self, functions: Mapping[str, Callable[..., None]], buffers: Sequence[Array]) -> None:
+        """Each packet of queries by itself, with all of its head's keys."""
+        begin, block, end = (functions[function.name] for function in self.functions)
+        sent, pairs = (buffer.view(np.int8).reshape(self.tiles, self.packets, -1) for buffer in buffers[:2])
+        answers = buffers[2].view(np.int16).reshape(self.tiles, self.packets, _TILE)
+        of_queries, of_keys = places(blocked(QUERIES // SIDE, SIDE)), places(blocked(KEYS // SIDE, SIDE))
+        state = np.zeros(STATE, np.int32)
+        for head in range(self.tiles):
+            keys = [pair[of_keys] for pair in pairs[head]]
+            for packet, answer in zip(sent[head], answers[head], strict=True):
+                queries = packet[of_queries]
+                begin(state)
+                for some in keys:
+                    block(queries, some, state)
+                end(state, answer)
 
 
 def design(length: int, *, columns: int = 4, rows: int | None = None, rounds: int = 1) -> ExactAttention:
-    """The design for so many positions; see `ExactAttention`. When not given, `rows` is as many as share T / 64."""
-    blocks = length // SIDE
-    return ExactAttention(length, columns, rows or max(r for r in range(1, _MOST_ROWS + 1) if blocks % r == 0), rounds)
+    """The design for so many positions.
+
+    Args:
+        length: T.
+        columns: Of the array.
+        rows: Cores of a column; when not given, as many as share T / 64.
+        rounds: Heads that each column works on in one launch.
+    """
+    return ExactAttention(length, Geometry(columns, rows or most_rows(length), rounds))
+
+
+def most_rows(length: int) -> int:
+    """The most rows of cores that share packets of 64 queries evenly."""
+    return max(rows for rows in range(1, MOST_ROWS + 1) if length // SIDE % rows == 0)
 
 
 def _bytes(size: int) -> Any:

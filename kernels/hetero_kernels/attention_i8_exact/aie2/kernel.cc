@@ -1,8 +1,9 @@
 // attention_i8_exact on one AIE2 core: 64 queries against one block of 64 keys a call, bit for bit as reference.py.
 //
-// A query packet is Q in blocks of 8 x 8 (4,096 bytes), 64 temperatures and the number of valid keys (int32, in 32
-// bytes); a key packet is K and V in blocks. The state lies in the core from the first block of keys to the last: the
-// 64 sums of each query, row by row, each query's total and scale, and the number of the block.
+// A query packet is Q in blocks of 8 x 8 (4,096 bytes), 64 temperatures and the number of valid keys (int32), which come
+// as 8 rows of 64 bytes more and are cut into blocks as well; a key packet is K and V in blocks. The state lies in the
+// core from the first block of keys to the last: the 64 sums of each query, row by row, each query's total and scale,
+// and the number of the block.
 
 #include <aie_api/aie.hpp>
 
@@ -24,6 +25,12 @@ constexpr unsigned SCALES = TOTALS + BLOCK;
 constexpr unsigned NUMBER = SCALES + BLOCK;
 
 using Row = aie::vector<int32_t, 16>;
+
+// Where the memory tile puts word `at` of 8 rows of 64 bytes: into its block of 8 x 8 bytes.
+constexpr unsigned placed(unsigned at) {
+    constexpr unsigned EIGHT_BYTES = 2, ROW = SIDE * EIGHT_BYTES, WHOLE_BLOCK = SIDE * EIGHT_BYTES;
+    return at % ROW / EIGHT_BYTES * WHOLE_BLOCK + at / ROW * EIGHT_BYTES + at % EIGHT_BYTES;
+}
 
 // What a query has summed so far gives way to a larger scale.
 void lower(int32_t *__restrict sums, int32_t *__restrict total, int32_t rise) {
@@ -62,8 +69,8 @@ HETERO_KERNEL void attention_i8_exact_begin(int32_t *__restrict state) {
 HETERO_KERNEL void attention_i8_exact_block(const int8_t *__restrict queries, const int8_t *__restrict keys,
                                             int32_t *__restrict state) {
     softmax_modes();
-    const int32_t *temperatures = reinterpret_cast<const int32_t *>(queries + TILE);
-    const int32_t valid = temperatures[BLOCK] - int32_t(BLOCK) * state[NUMBER];
+    const int32_t *words = reinterpret_cast<const int32_t *>(queries + TILE);
+    const int32_t valid = words[placed(BLOCK)] - int32_t(BLOCK) * state[NUMBER];
     state[NUMBER] += 1;
     if (valid <= 0) return;
     const unsigned counted = valid < int32_t(BLOCK) ? unsigned(valid) : BLOCK;
@@ -76,7 +83,7 @@ HETERO_KERNEL void attention_i8_exact_block(const int8_t *__restrict queries, co
         for (unsigned row = 0; row < SIDE; ++row) {
             const unsigned query = strip * SIDE + row;
             int32_t *exponents = scores + row * BLOCK;
-            const int32_t scale = scale_of(row_exponents(exponents, temperatures[query], counted));
+            const int32_t scale = scale_of(row_exponents(exponents, words[placed(query)], counted));
             const int32_t rise = scale - state[SCALES + query];
             if (rise > 0) {
                 lower(state + SUMS + query * BLOCK, state + TOTALS + query, rise);

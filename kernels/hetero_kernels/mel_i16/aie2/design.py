@@ -7,16 +7,18 @@ time. Filters and the logarithm's table are part of a core's memory from the sta
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hetero.errors import OptionError
 from hetero.tensors import Array
+from hetero_kernels.aie2 import examples
+from hetero_kernels.aie2.array_design import HostArgument, TileTensor, Worker
 from hetero_kernels.aie2.function import Buffer, CoreFunction, array_type
+from hetero_kernels.aie2.geometry import Geometry
 from hetero_kernels.aie2.iron import Iron
 from hetero_kernels.kernel import Kernel
 from hetero_kernels.mel_i16.spec import MEL_I16
@@ -35,7 +37,7 @@ SLICE = 2 * 8 * HALF
 FRAME = 3584
 """Bytes of stack that a core's functions take at most."""
 
-_MOST_COLUMNS, _MOST_ROWS = 4, 4
+_SOURCE = Path(__file__).with_name("kernel.cc")
 
 
 @dataclass(frozen=True)
@@ -44,27 +46,26 @@ class MelArray:
 
     Attributes:
         bands: 80 or 128.
-        columns: Of the array, 1 to 4.
-        rows: Cores of a column, 1 to 4.
-        rounds: Times 8 windows that each core has in one launch.
+        geometry: `tiles_per_core` is times 8 windows that each core has in one launch.
         limits: What it does not do, for the listing.
+        cycles: Of one call, estimated; used for modelled time only.
     """
 
     bands: int = 80
-    columns: int = 4
-    rows: int = 4
-    rounds: int = 1
+    geometry: Geometry = field(default_factory=lambda: Geometry(tiles_per_core=1))
     limits: str = (
         "the matrices, 160,000 bytes, are read from the host's memory once for each round of windows; even and odd "
         "parts are made value by value; never run on an NPU"
     )
+    cycles: int = 500
 
     def __post_init__(self) -> None:
-        for name, value, most in (("columns", self.columns, _MOST_COLUMNS), ("rows", self.rows, _MOST_ROWS)):
-            if not 1 <= value <= most:
-                raise OptionError(f"{name} is {value}, expected 1 to {most}", fix="Phoenix has 4 columns of 4 cores")
-        if self.rounds < 1:
-            raise OptionError(f"rounds is {self.rounds}, expected 1 or more", fix="take as many as the sound has")
+        self.geometry.all_columns_together(self.name)
+
+    @property
+    def name(self) -> str:
+        """The kernel's."""
+        return self.kernel.name
 
     @property
     def kernel(self) -> Kernel:
@@ -72,9 +73,104 @@ class MelArray:
         return MEL_I16.build(self.bands)
 
     @property
+    def source(self) -> Path:
+        """The `.cc`."""
+        return _SOURCE
+
+    @property
+    def functions(self) -> tuple[CoreFunction, ...]:
+        """What runs on a core."""
+        return functions(self.bands)
+
+    @property
+    def columns(self) -> int:
+        """Of the array."""
+        return self.geometry.columns
+
+    @property
+    def rows(self) -> int:
+        """Cores of a column."""
+        return self.geometry.rows
+
+    @property
+    def rounds(self) -> int:
+        """Times 8 windows that each core has in one launch."""
+        return self.geometry.tiles_per_core
+
+    @property
+    def joined(self) -> bool:
+        """A tile is 8 windows."""
+        return True
+
+    @property
+    def worker(self) -> Worker:
+        """A core has a tile to itself."""
+        return "core"
+
+    @property
+    def tiles(self) -> int:
+        """Of one launch."""
+        return self.geometry.tiles
+
+    @property
+    def blocks(self) -> int:
+        """What cores answer in one launch: tiles."""
+        return self.tiles
+
+    @property
     def frames(self) -> int:
         """Windows of one launch."""
-        return WINDOWS * self.rows * self.columns * self.rounds
+        return WINDOWS * self.tiles
+
+    @property
+    def calls(self) -> int:
+        """Of the function that is called most, in one launch."""
+        return self.tiles * SLICES
+
+    @property
+    def data(self) -> int:
+        """The tables are a buffer of the design's own."""
+        return 0
+
+    @property
+    def stack(self) -> int:
+        """Bytes of a core's stack."""
+        return self.geometry.stack or FRAME + 512
+
+    @property
+    def arguments(self) -> tuple[HostArgument, ...]:
+        """Windows, the transform's matrices, spectra."""
+        matrices = TileTensor("matrices", "int16", slices().shape)
+        return (
+            HostArgument("in", "in", (TileTensor("x", "int16", (WINDOWS, WINDOW)),), self.tiles),
+            HostArgument("matrices", "constant", (matrices,), content=slices()),
+            HostArgument("out", "out", (TileTensor("y", "int16", (WINDOWS, self.bands)),), self.tiles),
+        )
+
+    def at(self, geometry: Geometry) -> MelArray:
+        """The same of another geometry."""
+        return replace(self, geometry=geometry)
+
+    def small(self) -> MelArray:
+        """Itself: 8 windows are not many."""
+        return self
+
+    def examples(self, rng: np.random.Generator) -> dict[str, Array]:
+        """Noise of all magnitudes, constants, and both ends of the range."""
+        return {"x": examples.mixed(rng, "int16", (self.frames, WINDOW))}
+
+    def alone(self, functions: Mapping[str, Callable[..., None]], buffers: Sequence[Array]) -> None:
+        """Eight windows at a time."""
+        begin, each, end = (functions[function.name] for function in self.functions)
+        parts, ups = np.empty(PARTS, np.int16), np.empty(WINDOWS, np.int32)
+        spectrum, number = np.empty(SPECTRUM, np.int32), np.zeros(1, np.int32)
+        stream = buffers[1].view(np.int16).reshape(SLICES, SLICE)
+        answers = buffers[2].view(np.int16).reshape(self.tiles, -1)
+        for windows, answer in zip(buffers[0].view(np.int16).reshape(self.tiles, -1), answers, strict=True):
+            begin(windows, parts, ups)
+            for one in stream:
+                each(one, parts, spectrum, number)
+            end(spectrum, ups, number, tables(self.bands), answer)
 
     def program(self, iron: Iron) -> Any:
         """The design, made of IRON's names: the sequence takes `x`, `slices()` and `y`.
@@ -85,8 +181,8 @@ class MelArray:
         Returns:
             A `Program` of those names.
         """
-        rows, parts = self.rows, functions(self.bands)
-        kernels = [iron.Kernel(part.name, f"{self.kernel.name}.o", part.types) for part in parts]
+        rows, parts = self.rows, self.functions
+        kernels = [iron.Kernel(part.name, f"{self.name}.o", part.types) for part in parts]
         windows, answers, core = WINDOWS * WINDOW, WINDOWS * self.bands, self._core(iron)
         loads, streams, stores, workers = [], [], [], []
         for column in range(self.columns):
@@ -118,7 +214,7 @@ class MelArray:
                     iron.Buffer(parts[2].types[3], tables(self.bands), name=f"tables{column}_{row}"),
                 ]
                 ends = [shares[row].cons(), shared.cons(), results[row].prod()]
-                workers.append(iron.Worker(core, fn_args=[*ends, *own, *kernels], stack_size=FRAME + 512))
+                workers.append(iron.Worker(core, fn_args=[*ends, *own, *kernels], stack_size=self.stack))
         types = [
             _shorts(self.frames * WINDOW),
             _shorts(SLICES * SLICE),
@@ -183,9 +279,13 @@ class MelArray:
         return sequence
 
 
+def design(bands: int) -> MelArray:
+    """The design for so many bands."""
+    return MelArray(bands)
+
+
 def functions(bands: int) -> tuple[CoreFunction, CoreFunction, CoreFunction]:
     """Begin, slice and end; `end` takes the tables of that many bands."""
-    source = Path(__file__).with_name("kernel.cc")
     parts, spectrum = ("parts", "int16", (PARTS,)), ("spectrum", "int32", (SPECTRUM,))
     ups = ("ups", "int32", (WINDOWS,))
     arguments = {
@@ -207,7 +307,7 @@ def functions(bands: int) -> tuple[CoreFunction, CoreFunction, CoreFunction]:
     }
     defines = (("BANDS", bands),)
     begin, each, end = (
-        CoreFunction(f"mel_i16_{name}", source, buffers, FRAME, defines) for name, buffers in arguments.items()
+        CoreFunction(f"mel_i16_{name}", _SOURCE, buffers, FRAME, defines) for name, buffers in arguments.items()
     )
     return begin, each, end
 
