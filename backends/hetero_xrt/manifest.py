@@ -41,7 +41,6 @@ An xclbin does not tell this, and a wrong order or size is no error on an NPU bu
 from __future__ import annotations
 
 import difflib
-import math
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -52,13 +51,15 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 
 from hetero.errors import ArtifactMissing, BundleError, ProgramInvalid
-from hetero.pieces import Dealt
+from hetero_xrt.arguments import Argument, Layout, Role, Tensor
 from hetero_xrt.xclbin import XclbinFile, read_xclbin
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+__all__ = ["FIRST_DATA_ARGUMENT", "MANIFEST", "Argument", "Batch", "Manifest", "Tensor", "read_manifest"]
 
 MANIFEST = "kernel.toml"
 FORMAT = 1
@@ -68,86 +69,10 @@ FIRST_DATA_ARGUMENT = 3
 _MOST = {"npu1": (4, 4)}
 """Columns and rows of the generations of NPUs that this reads manifests for."""
 
-Role = Literal["in", "out", "inout", "weight", "scratch", "constant"]
-Layout = Literal["packed", "separate"]
 Order = Literal["columns", "interleaved"]
 Fill = Literal["zeros", "repeat"]
 Tiles = Literal["stacked", "joined"]
 Worker = Literal["core", "column", "array"]
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One tensor in a buffer.
-
-    Attributes:
-        name: As the logical kernel calls it.
-        dtype: Of its elements.
-        shape: Of one tile; of the whole in a `weight`, `scratch` or `constant`.
-        shared: The kernel has it once for all tiles, and each tile gets a copy.
-        axis: That it is cut along, in an argument of several pieces.
-        repeated: It is not cut: each of them has a copy.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    shared: bool = False
-    axis: int = 0
-    repeated: bool = False
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def dealt(self, pieces: int) -> Dealt:
-        """How it lies in a tile of so many pieces."""
-        return Dealt(self.shape, self.dtype, pieces, self.axis, self.repeated)
-
-
-@dataclass(frozen=True)
-class Argument:
-    """One buffer argument.
-
-    Attributes:
-        index: Among all arguments of the kernel.
-        name: For people.
-        role: What the kernel does with it.
-        tensors: One behind the other: of one tile, or of the whole for `weight`, `scratch` and `constant`.
-        layout: `packed`: `[column][tile][tensors]`; `separate`: the tiles of one column.
-        column: That column.
-        group: What `kernel.group_id(index)` is to answer; None for whatever it does.
-        pieces: That a tile is dealt out in, one behind the other: each has a part of every tensor.
-        padding: Bytes behind each piece.
-        file: With the content of a `constant`.
-    """
-
-    index: int
-    name: str
-    role: Role
-    tensors: tuple[Tensor, ...]
-    layout: Layout = "packed"
-    column: int | None = None
-    group: int | None = None
-    pieces: int = 1
-    padding: int = 0
-    file: Path | None = None
-
-    @property
-    def piece_size(self) -> int:
-        """Bytes of one piece of a tile, with what is behind it."""
-        return sum(tensor.dealt(self.pieces).part_size for tensor in self.tensors) + self.padding
-
-    @property
-    def tile_size(self) -> int:
-        """Bytes of one tile, or of the whole where there are no tiles."""
-        return self.pieces * self.piece_size
-
-    @property
-    def tiled(self) -> bool:
-        """It holds tiles, so that its size goes with their number."""
-        return self.role in ("in", "out", "inout")
 
 
 @dataclass(frozen=True)

@@ -71,10 +71,11 @@ def equals_reference(
         functions[function.name] = kernel
     each = design.at(Geometry(1, 1, 1)).blocks
     weighs = any(argument.role == "weight" for argument in design.arguments)
-    single = design.at(Geometry(1, 1, -(-min(blocks, _TOGETHER_WITH_WEIGHTS if weighs else _TOGETHER) // each)))
+    launches = -(-blocks // (_TOGETHER_WITH_WEIGHTS if weighs else _TOGETHER))
+    single = design.at(Geometry(1, 1, -(-blocks // (launches * each))))
     rng = np.random.default_rng(seed)
     compared = 0
-    for _ in range(-(-blocks // single.blocks)):
+    for _ in range(launches):
         inputs = single.examples(rng)
         buffers = pack(single, inputs)
         single.alone(functions, buffers)

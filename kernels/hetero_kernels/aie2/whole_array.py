@@ -207,8 +207,9 @@ class WholeArray:
         shift = rng.integers(-128, 128)
         if rng.random() < 0.75:
             # For 7 of 8 channels: as large as it takes, of either sign.
-            shift = rng.integers(16, 32)
             spread = np.std(drawn["a"].astype(np.float32) @ drawn["w"].astype(np.float32), axis=0).astype(float) + 1
+            # By which most of their multipliers fit 16 bits.
+            shift = int(np.log2(32767 / 100 * np.median(spread)))
             suiting = 2.0**shift * rng.uniform(10, 100, self.channels) / spread * rng.choice([-1, 1], self.channels)
             suited = rng.random(self.channels) < 0.875
             multiplier = np.where(suited, np.clip(np.rint(suiting), -32768, 32767), multiplier).astype(np.int16)
@@ -372,9 +373,11 @@ class WholeArray:
     def _blocks_of(self, weights: Array, group: int) -> Array:
         """What a core gets of the weights for 64 channels: `[blocks, 64, 64]`."""
         if self.scaled:
-            return weights.reshape(self.channels // SIDE, -1, SIDE, SIDE)[group]
-        whole = weights.reshape(self.depth // SIDE, SIDE, self.channels)
-        return whole[:, :, group * SIDE : (group + 1) * SIDE]
+            dealt: Array = weights.reshape(self.channels // SIDE, -1, SIDE, SIDE)[group]
+            return dealt
+        start = group * SIDE
+        plain: Array = weights.reshape(self.depth // SIDE, SIDE, self.channels)[:, :, start : start + SIDE]
+        return plain
 
 
 def most_columns(channels: int) -> int:
