@@ -204,7 +204,7 @@ class WholeArray:
             return drawn
         bias = examples.mixed(rng, "int32", (self.channels,))
         multiplier = examples.mixed(rng, "int16", (self.channels,))
-        shift = rng.integers(-128, 128)
+        shift = int(rng.integers(-128, 128))
         if rng.random() < 0.75:
             # For 7 of 8 channels: as large as it takes, of either sign.
             spread = np.std(drawn["a"].astype(np.float32) @ drawn["w"].astype(np.float32), axis=0).astype(float) + 1

@@ -12,14 +12,16 @@ from hetero.errors import BundleError, OptionError, ProgramInvalid
 from hetero.pieces import Dealt
 from hetero.tensors import Array
 from hetero.testing.xrt import stand_in
-from hetero.testing.xrt.design import Design
+from hetero.testing.xrt.design import Design, DesignArgument, DesignTensor
 from hetero_kernels.aie2 import catalogue, checks
 from hetero_kernels.aie2.array_design import ArrayDesign
 from hetero_kernels.aie2.geometry import Geometry
 from hetero_kernels.aie2.manifest import constants, manifest
 from hetero_kernels.aie2.packing import pack
+from hetero_xrt import simulated
 from hetero_xrt.layout import Tiles
 from hetero_xrt.manifest import Manifest, read_manifest
+from tests.xrt import npu
 
 # The usual geometry of each, and others: fewer columns and rows, several rounds, buffers of their own for columns.
 CASES: list[tuple[str, Geometry | None]] = [
@@ -149,6 +151,55 @@ def test_the_simulators_kernel_has_the_buffers_of_the_real_one(name: str, tmp_pa
 def test_designs_with_buffers_for_all_columns_refuse_one_for_each(name: str) -> None:
     with pytest.raises(OptionError, match="has buffers for all columns together"):
         catalogue.design(name).at(Geometry(1, 1, 1, "separate"))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("mel_i16_80", 200), ("gemm_i8_i8_128x384", 1000), ("gemm_i8_i32_64x192", 70), ("attention_i8_exact_192", 5)],
+)
+def test_a_real_kernels_manifest_runs_on_the_simulated_npu(
+    name: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the flow, residency of weights and all: pieces are dealt, a constant is there before the first launch."""
+    design = catalogue.design(name)
+    if design.joined:
+        # So that the launch has a number of tiles that the columns could not share.
+        design = design.at(Geometry(design.geometry.columns, design.geometry.rows, 1))
+    written(tmp_path / "real", design)
+    xclbin = tmp_path / "real" / "a.xclbin"
+    xclbin.write_bytes(xclbin.read_bytes().replace(b'"kernel":', b'"theirs":'))
+    real = read_manifest(tmp_path / "real")
+    found = simulated.stand_in(design.kernel.program(), real, 4, tmp_path / "cache")
+    assert found.path != real.path
+    assert [(a.role, a.pieces, a.padding, a.tensors) for a in found.arguments] == [
+        (a.role, a.pieces, a.padding, a.tensors) for a in real.arguments
+    ]
+    monkeypatch.setattr(npu, "REFERENCES", {name: design.kernel.reference})
+    laptop = npu.Laptop(tmp_path / "laptop")
+    executable = laptop.load(found)
+    for seed in range(2):
+        npu.check(executable, count, name, seed)
+    laptop.check_clean()
+
+
+def test_the_simulated_npu_takes_no_launch_without_the_designs_constant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    design = catalogue.design("mel_i16_80")
+    arguments = tuple(
+        DesignArgument(
+            3 + place,
+            a.name,
+            a.role,
+            tuple(DesignTensor(t.name, t.dtype, t.shape) for t in a.tensors),
+            content="" if a.content is None else a.content.tobytes().hex(),
+        )
+        for place, a in enumerate(design.arguments)
+    )
+    made = Design(design.name, arguments, 4, design.tiles, 4, joined=True)
+    contents = {3: np.zeros(made.size_of(arguments[0]), np.uint8), 4: np.zeros(160_000, np.uint8)}
+    with pytest.raises(RuntimeError, match="does not hold the design's constant"):
+        made.compute(contents, design.kernel.reference)
 
 
 def test_a_piece_has_a_part_of_every_tensor() -> None:
