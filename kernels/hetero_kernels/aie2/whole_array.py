@@ -195,18 +195,25 @@ class WholeArray:
         return replace(self, kernel=kernel, depth=depth, channels=channels)
 
     def examples(self, rng: np.random.Generator) -> dict[str, Array]:
-        """Inputs of one launch. Those of a scaled product bring its sums to int8 by a shift that suits, or by any."""
+        """Inputs of one launch. Most scaled products come to values all over int8, some to any."""
         drawn = {
             "a": examples.mixed(rng, "int8", (self.length, self.depth)),
             "w": np.ascontiguousarray(examples.mixed(rng, "int8", (self.channels, self.depth)).T),
         }
         if not self.scaled:
             return drawn
-        largest = int(rng.choice([2**10, 2**18, 2**31 - 1]))
-        drawn["bias"] = rng.integers(-largest - 1, largest, self.channels, endpoint=True).astype(np.int32)
-        drawn["multiplier"] = examples.mixed(rng, "int16", (self.channels,))
-        shift = rng.integers(18, 32) if rng.random() < 0.75 else rng.integers(-128, 128)
-        return {**drawn, "shift": np.array([shift], np.int8)}
+        bias = examples.mixed(rng, "int32", (self.channels,))
+        multiplier = examples.mixed(rng, "int16", (self.channels,))
+        shift = rng.integers(-128, 128)
+        if rng.random() < 0.75:
+            # For 7 of 8 channels: as large as it takes, of either sign.
+            shift = rng.integers(16, 32)
+            spread = np.std(drawn["a"].astype(np.float32) @ drawn["w"].astype(np.float32), axis=0).astype(float) + 1
+            suiting = 2.0**shift * rng.uniform(10, 100, self.channels) / spread * rng.choice([-1, 1], self.channels)
+            suited = rng.random(self.channels) < 0.875
+            multiplier = np.where(suited, np.clip(np.rint(suiting), -32768, 32767), multiplier).astype(np.int16)
+            bias = np.where(suited, np.rint(rng.normal(0, 1, self.channels) * spread), bias).astype(np.int32)
+        return {**drawn, "bias": bias, "multiplier": multiplier, "shift": np.array([shift], np.int8)}
 
     def program(self, iron: Iron) -> Any:
         """The design, made of IRON's names.

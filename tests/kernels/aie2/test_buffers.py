@@ -1,4 +1,4 @@
-"""From a program's inputs to its outputs by way of `kernel.toml`: what the backend puts into buffers, the design finds."""
+"""From inputs to outputs by way of `kernel.toml`: what the backend puts into buffers, the design finds there."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 from hetero.errors import BundleError, OptionError, ProgramInvalid
 from hetero.pieces import Dealt
+from hetero.tensors import Array
 from hetero.testing.xrt import stand_in
 from hetero.testing.xrt.design import Design
-from hetero.tensors import Array
 from hetero_kernels.aie2 import catalogue, checks
 from hetero_kernels.aie2.array_design import ArrayDesign
 from hetero_kernels.aie2.geometry import Geometry
