@@ -79,4 +79,5 @@ class Dealt:
             place = 0 if self.repeated else self.axis
             shape[place] = self.pieces
             inner.insert(place, piece_size)
-        return np.ndarray((tiles, *shape), self.dtype, memory, offset, (self.pieces * piece_size, *inner))
+        view: Array = np.ndarray((tiles, *shape), self.dtype, memory, offset, (self.pieces * piece_size, *inner))
+        return view

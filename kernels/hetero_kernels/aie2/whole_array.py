@@ -372,7 +372,8 @@ class WholeArray:
     def _blocks_of(self, weights: Array, group: int) -> Array:
         """What a core gets of the weights for 64 channels: `[blocks, 64, 64]`."""
         if self.scaled:
-            return weights.reshape(self.channels // SIDE, -1, SIDE, SIDE)[group]
+            blocks: Array = weights.reshape(self.channels // SIDE, -1, SIDE, SIDE)[group]
+            return blocks
         whole = weights.reshape(self.depth // SIDE, SIDE, self.channels)
         return whole[:, :, group * SIDE : (group + 1) * SIDE]
 
