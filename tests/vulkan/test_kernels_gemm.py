@@ -192,7 +192,8 @@ def test_infinity_does_not_reach_the_matrix_before_its_own(device: VulkanDevice,
     with bench(device) as on:
         c = on.empty((2, 4, 20))
         answer = on.answer(gemm(device, on.put(a), on.put(b), c, tuning=FAMILIES[family], scratch=on.scratch), c)
-        close(answer, a.astype(float) @ b, 100.0, 1e-5)
+        with np.errstate(invalid="ignore"):
+            close(answer, a.astype(float) @ b, 100.0, 1e-5)
 
 
 @pytest.mark.parametrize("activation", ["gelu_tanh", "gelu", "silu", "tanh", "sigmoid"])
