@@ -182,9 +182,7 @@ def test_a_real_kernels_manifest_runs_on_the_simulated_npu(
     laptop.check_clean()
 
 
-def test_the_simulated_npu_takes_no_launch_without_the_designs_constant(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_simulated_npu_takes_no_launch_without_the_designs_constant() -> None:
     design = catalogue.design("mel_i16_80")
     arguments = tuple(
         DesignArgument(
