@@ -140,7 +140,7 @@ def test_sums_are_wrong_without_their_barriers(device: VulkanDevice, without_bar
                 on.run([type(step)(broken, step.buffers, step.groups, step.push)])
                 close(on.get(y), x.astype(float).sum(1), x.astype(float).sum(1), 2e-6)
 
-    with pytest.raises(AssertionError, match="an error of|Arrays are not equal"):
+    with pytest.raises(AssertionError, match=r"an error of|Arrays are not equal"):
         check_all()
 
 
