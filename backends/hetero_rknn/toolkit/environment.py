@@ -111,10 +111,18 @@ def new_log(host: Host, name: str) -> Path:
     """A file for what the toolkit prints; old ones are removed."""
     folder = host.cache / FOLDER / "logs"
     folder.mkdir(parents=True, exist_ok=True)
-    logs = sorted(folder.glob("*.log"), key=lambda file: file.stat().st_mtime)
+    logs = sorted(folder.glob("*.log"), key=_modified)
     for old in logs[: max(0, len(logs) - _KEPT_LOGS + 1)]:
         old.unlink(missing_ok=True)
     return folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06}.log"
+
+
+def _modified(file: Path) -> float:
+    """Seconds; 0 for a file that another process has just removed."""
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def scratch(host: Host) -> Path:

@@ -58,7 +58,8 @@ class Worker:
 
     def __init__(self, python: Path, log: Path, scratch: Path | None = None) -> None:
         self.log = log
-        log.touch()
+        # Kept open: later workers, of any process, remove the oldest logs.
+        self._printed = log.open("a+b", buffering=0)
         self.folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX if scratch else "hetero-rknn-", dir=scratch))
         self._files = 0
         self._closing = threading.Lock()
@@ -67,21 +68,21 @@ class Worker:
         # Nothing is ever written to this pipe: that it was closed is how the worker hears of this process's death.
         listening, self._lifeline = os.pipe()
         try:
-            with log.open("ab") as printed:
-                self._process = subprocess.Popen(
-                    [str(python), "-I", str(Path(script.__file__)), str(log), str(listening)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=printed,
-                    cwd=self.folder,
-                    pass_fds=(listening,),
-                    env=environ,
-                    text=True,
-                    encoding="utf-8",
-                    # Ctrl-C is for this process, which then ends the worker in order.
-                    start_new_session=True,
-                )
+            self._process = subprocess.Popen(
+                [str(python), "-I", str(Path(script.__file__)), str(listening)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._printed,
+                cwd=self.folder,
+                pass_fds=(listening,),
+                env=environ,
+                text=True,
+                encoding="utf-8",
+                # Ctrl-C is for this process, which then ends the worker in order.
+                start_new_session=True,
+            )
         except OSError as error:
+            self._printed.close()
             shutil.rmtree(self.folder, ignore_errors=True)
             os.close(self._lifeline)
             raise Unavailable(f"the toolkit's interpreter {python} cannot be started: {error}") from error
@@ -108,10 +109,10 @@ class Worker:
             ToolkitFailed: It refused or failed, in its own words.
             DeviceLost: The process died.
         """
-        printed_before = self.log.stat().st_size
         if self._process.stdin is None or self._process.stdout is None:
             raise AssertionError("made with pipes")
         try:
+            printed_before = os.fstat(self._printed.fileno()).st_size
             self._process.stdin.write(json.dumps({"ask": question, **arguments}) + "\n")
             self._process.stdin.flush()
             for line in self._process.stdout:
@@ -172,9 +173,9 @@ class Worker:
 
     def printed(self, since: int = 0) -> str:
         """What the toolkit has printed, from a place in the log on."""
-        with self.log.open("rb") as file:
-            file.seek(since)
-            return file.read().decode(errors="replace")
+        size = os.fstat(self._printed.fileno()).st_size
+        # The worker appends through the same open file, whose place stays untouched.
+        return os.pread(self._printed.fileno(), max(0, size - since), since).decode(errors="replace")
 
     def close(self, leave: bool = True) -> None:
         """End the process, at once or when it has finished, and remove the working folder. Bounded."""
@@ -196,6 +197,7 @@ class Worker:
             if self._lifeline >= 0:
                 os.close(self._lifeline)
                 self._lifeline = -1
+            self._printed.close()
 
     def kill(self) -> None:
         """End the process at once; a question that waits for its answer raises DeviceLost."""

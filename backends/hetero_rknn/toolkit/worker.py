@@ -1,9 +1,9 @@
 """Runs in the toolkit's own environment, as a process: takes one question a line, gives one answer a line, in JSON.
 
 Imports nothing of hetero, and keeps to Python 3.9. Questions come on stdin, answers go to what was stdout; stdout
-itself and stderr lead to a log file, so that whatever the toolkit prints, from Python or from C, ends there. Arrays
-travel as `.npy` files in the working folder. The process ends when stdin does, and is killed when the other end of the
-pipe in its second argument is closed, whatever it is doing.
+itself then leads to where stderr does, a log file, so that whatever the toolkit prints, from Python or from C, ends
+there. Arrays travel as `.npy` files in the working folder. The process ends when stdin does, and is killed when the
+other end of the pipe in its argument is closed, whatever it is doing.
 
 An answer is `{"ok": ...}` or `{"failed": WORDS, "stage": STAGE}`; before it may come `{"stage": STAGE}`.
 """
@@ -202,15 +202,13 @@ def _die_with(lifeline: int) -> None:
 
 def main() -> None:
     """Answer until stdin ends."""
-    _die_with(int(sys.argv[2]))
-    log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    _die_with(int(sys.argv[1]))
     questions = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDONLY)
-    for ours, theirs in ((nothing, 0), (log, 1), (log, 2)):
+    for ours, theirs in ((nothing, 0), (2, 1)):
         os.dup2(ours, theirs)
     os.close(nothing)
-    os.close(log)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 

@@ -165,6 +165,22 @@ def test_logs_do_not_pile_up(host: hetero.Host) -> None:
     assert len(list((host.cache / "rknn-toolkit2" / "logs").iterdir())) == 20
 
 
+def test_a_log_that_another_process_removes_meanwhile_does_no_harm(
+    host: hetero.Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(25):
+        environment.new_log(host, "rk3588").touch()
+    glob = Path.glob
+
+    def glob_then_removed(folder: Path, pattern: str) -> list[Path]:
+        found = list(glob(folder, pattern))
+        found[0].unlink()
+        return found
+
+    monkeypatch.setattr(Path, "glob", glob_then_removed)
+    assert environment.new_log(host, "rk3588").parent.is_dir()
+
+
 def test_working_folders_of_killed_processes_are_removed_after_a_day(host: hetero.Host) -> None:
     folder = environment.scratch(host)
     for name, age in ((".work-old", 25), (".work-new", 23), ("2.5.0-py3.11", 25)):

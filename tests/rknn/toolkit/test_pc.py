@@ -22,6 +22,7 @@ from hetero.errors import ClosedError, DeviceLost, ExecutionError, FallbackForbi
 from hetero_cpu.backend import CpuBackend
 from hetero_rknn.backend import RknnBackend
 from hetero_rknn.toolkit import interpreters, pc
+from hetero_rknn.toolkit.process import ToolkitFailed, Worker
 from tests import models
 from tests.rknn.toolkit.environments import Rknn, host_with
 
@@ -220,6 +221,15 @@ worker.ask("build", number=1, model=sys.argv[3], target="rk3588", shapes={"x": [
 files = worker.save({"x": __import__("numpy").ones(4, "float32")})
 worker.ask("infer", number=1, inputs=files, outputs=["y.npy"])
 """
+
+
+def test_a_worker_whose_log_was_removed_goes_on_and_tells_what_failed(toolkit: Path, tmp_path: Path) -> None:
+    with Worker(toolkit / "bin" / "python", tmp_path / "log") as worker:
+        worker.log.unlink()
+        assert worker.try_toolkit()["toolkit"]
+        with pytest.raises(ToolkitFailed, match="KeyError"):
+            worker.ask("drop", number=1)
+        assert "Traceback" in worker.printed()
 
 
 def test_a_hanging_toolkit_does_not_outlive_the_application(toolkit: Path, tmp_path: Path) -> None:
