@@ -65,7 +65,7 @@ class PipelineCache:
             return
         try:
             data = self._data()
-            _write(self._path, _MARK + hashlib.sha256(data).digest() + data)
+            write_whole(self._path, _MARK + hashlib.sha256(data).digest() + data)
         except (OSError, BackendError) as error:
             _log.warning("%s: compiled pipelines are not kept: %s", self._device.name, error)
             return
@@ -121,7 +121,12 @@ def fits(data: bytes, physical: Physical) -> bool:
     return size >= _HEADER.size and told == (1, physical.vendor, physical.model, physical.cache_uuid)
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all, and its folder.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

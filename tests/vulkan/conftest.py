@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from hetero.errors import BackendError
+from hetero_kernels.vulkan import spirv
 from hetero_vulkan.api import Vulkan
 from hetero_vulkan.device import VulkanDevice
 from hetero_vulkan.instance import VALIDATION, Instance
@@ -62,6 +64,27 @@ def device(machine: Machine) -> Iterator[VulkanDevice]:
     """The device, opened."""
     with machine.open() as device:
         yield device
+
+
+@pytest.fixture
+def without_barriers() -> Callable[[str], bytes]:
+    """Gives the SPIR-V of a shader with every OpControlBarrier taken out."""
+
+    def cut(name: str) -> bytes:
+        code = spirv(name)
+        words = struct.unpack(f"<{len(code) // 4}I", code)
+        kept, at, barriers = list(words[:5]), 5, 0
+        while at < len(words):
+            length = words[at] >> 16
+            if words[at] & 0xFFFF == 224:
+                barriers += 1
+            else:
+                kept += words[at : at + length]
+            at += length
+        assert barriers
+        return struct.pack(f"<{len(kept)}I", *kept)
+
+    return cut
 
 
 MakeDevice = Callable[..., VulkanDevice]

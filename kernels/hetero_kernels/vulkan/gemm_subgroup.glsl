@@ -1,0 +1,212 @@
+// C = A B by one subgroup a workgroup, without shared memory and without a barrier.
+//
+// Each lane has 8 columns and ROWS rows of C. Of A it loads 8 elements of each row, of which the lanes hand each one to
+// all others in turn; of B it loads its own 8 columns. B is packed: panels of as many columns as the subgroup has, each
+// with its rows one after the other, up to a multiple of 8 with zeros.
+#extension GL_KHR_shader_subgroup_basic : require
+#extension GL_KHR_shader_subgroup_shuffle : require
+#extension GL_EXT_control_flow_attributes : require
+#extension GL_GOOGLE_include_directive : require
+#include "activations.glsl"
+#include "gemm_push.glsl"
+
+layout(local_size_x_id = 0) in;
+layout(constant_id = 1) const uint ROWS = 32;
+// Whether rows of A, and those of C, begin at multiples of 8 elements; and k is one.
+layout(constant_id = 9) const bool A_ALIGNED = true;
+layout(constant_id = 10) const bool C_ALIGNED = true;
+
+layout(std430, binding = 0) readonly buffer A1 { float a1[]; };
+layout(std430, binding = 0) readonly buffer A4U { uvec4 a4u[]; };
+layout(std430, binding = 0) readonly buffer AW { uint a_words[]; };
+layout(std430, binding = 1) readonly buffer B4U { uvec4 b4u[]; };
+layout(std430, binding = 1) readonly buffer B2U { uvec2 b2u[]; };
+#ifdef WIDE
+layout(std430, binding = 0) readonly buffer A8 { u64vec4 a8[]; };
+layout(std430, binding = 1) readonly buffer B8 { u64vec4 b8[]; };
+#else
+layout(std430, binding = 0) readonly buffer A4 { vec4 a4[]; };
+layout(std430, binding = 1) readonly buffer B4 { vec4 b4[]; };
+#endif
+layout(std430, binding = 5) buffer C4 { vec4 c4[]; };
+layout(std430, binding = 5) buffer C4U { uvec4 c4u[]; };
+
+struct Eight {
+    vec4 low;
+    vec4 high;
+};
+
+Eight of_halves(uvec4 words) {
+    return Eight(vec4(unpackHalf2x16(words.x), unpackHalf2x16(words.y)),
+                 vec4(unpackHalf2x16(words.z), unpackHalf2x16(words.w)));
+}
+
+vec4 of_bytes(uint word) {
+    const int all = int(word);
+    return vec4(ivec4(all << 24, all << 16, all << 8, all) >> 24);
+}
+
+#ifdef WIDE
+Eight of_wide(u64vec4 words) {
+    return Eight(vec4(uintBitsToFloat(unpack32(words.x)), uintBitsToFloat(unpack32(words.y))),
+                 vec4(uintBitsToFloat(unpack32(words.z)), uintBitsToFloat(unpack32(words.w))));
+}
+#endif
+
+float a_at(uint index) {
+    if (A_TYPE == F16) {
+        const vec2 both = unpackHalf2x16(a_words[index >> 1]);
+        return (index & 1) == 0 ? both.x : both.y;
+    }
+    return a1[index];
+}
+
+// Eight elements of a row of A that begins at `row`, from column `from`; zeros beyond k.
+Eight load_a(uint row, uint from) {
+    if (A_ALIGNED) {
+        const uint at = (row + min(from, k - 8)) >> 3;
+        Eight found;
+        if (A_TYPE == F16) {
+            found = of_halves(a4u[at]);
+        } else {
+#ifdef WIDE
+            found = of_wide(a8[at]);
+#else
+            found = Eight(a4[2 * at], a4[2 * at + 1]);
+#endif
+        }
+        const bool inside = from < k;
+        return Eight(inside ? found.low : vec4(0), inside ? found.high : vec4(0));
+    }
+    float one[8];
+    [[unroll]] for (uint u = 0; u < 8; u++) {
+        const float found = a_at(row + min(from + u, k - 1));
+        one[u] = from + u < k ? found : 0.0;
+    }
+    return Eight(vec4(one[0], one[1], one[2], one[3]), vec4(one[4], one[5], one[6], one[7]));
+}
+
+Eight load_b(uint at) {
+    if (B_TYPE == F16) {
+        return of_halves(b4u[at]);
+    }
+    if (B_TYPE == I8) {
+        const uvec2 words = b2u[at];
+        return Eight(of_bytes(words.x), of_bytes(words.y));
+    }
+#ifdef WIDE
+    return of_wide(b8[at]);
+#else
+    return Eight(b4[2 * at], b4[2 * at + 1]);
+#endif
+}
+
+void main() {
+    const uint lane = gl_SubgroupInvocationID;
+    const uint lanes = gl_WorkGroupSize.x;
+    const uint first = gl_WorkGroupID.x * ROWS;
+    const uint column = (gl_WorkGroupID.y * lanes + lane) * 8;
+    const uint outer = gl_WorkGroupID.z / inner;
+    const uint within = gl_WorkGroupID.z % inner;
+    const uint a_from = a_offset + outer * a_outer + within * a_inner;
+    // b_row is that of a panel: rows of 8 columns for each lane.
+    uint b = ((b_offset + outer * b_outer + within * b_inner) >> 3) + gl_WorkGroupID.y * ((k + 7) & ~7u) * lanes + lane;
+
+    vec4 low[ROWS];
+    vec4 high[ROWS];
+    [[unroll]] for (uint r = 0; r < ROWS; r++) {
+        low[r] = high[r] = vec4(0);
+    }
+    [[dont_unroll]] for (uint from = 0; from < k; from += 8 * lanes) {
+        float a[ROWS][8];
+        [[unroll]] for (uint r = 0; r < ROWS; r++) {
+            const Eight some = load_a(a_from + min(first + r, m - 1) * a_row, from + 8 * lane);
+            [[unroll]] for (uint u = 0; u < 4; u++) {
+                a[r][u] = some.low[u];
+                a[r][u + 4] = some.high[u];
+            }
+        }
+        const uint turns = min(lanes, (k - from + 7) >> 3);
+        // Four rows of B at a time, and of them the half that fits in registers beside the sums.
+        [[dont_unroll]] for (uint turn = 0; turn < turns; turn++) {
+            [[unroll]] for (uint half_ = 0; half_ < 8; half_ += 4) {
+                Eight some[4];
+                [[unroll]] for (uint u = 0; u < 4; u++) {
+                    some[u] = load_b(b);
+                    b += lanes;
+                }
+                [[unroll]] for (uint r = 0; r < ROWS; r++) {
+                    [[unroll]] for (uint u = 0; u < 4; u++) {
+                        low[r] = fma(vec4(subgroupShuffle(a[r][half_ + u], turn)), some[u].low, low[r]);
+                    }
+                }
+                [[unroll]] for (uint r = 0; r < ROWS; r++) {
+                    [[unroll]] for (uint u = 0; u < 4; u++) {
+                        high[r] = fma(vec4(subgroupShuffle(a[r][half_ + u], turn)), some[u].high, high[r]);
+                    }
+                }
+            }
+        }
+    }
+
+    const uint c_from = c_offset + outer * c_outer + within * c_inner;
+    const uint r_from = r_offset + outer * r_outer + within * r_inner;
+    if (column >= n) {
+        return;
+    }
+    // An activation of many instructions is not repeated for each sum: it goes over what was written.
+    const bool later = ACTIVATION > RELU;
+    [[unroll]] for (uint r = 0; r < ROWS; r++) {
+        const uint row = first + r;
+        if (row < m) {
+            const uint to = c_from + row * c_row + column;
+            const uint residue = r_from + row * r_row;
+            float value[8];
+            [[unroll]] for (uint u = 0; u < 8; u++) {
+                const uint here = min(column + u, n - 1);
+                value[u] = biased(u < 4 ? low[r][u & 3] : high[r][u & 3], here);
+                if (!later) {
+                    value[u] = activated_at(value[u], here, residue);
+                }
+            }
+            if (C_ALIGNED && column + 8 <= n) {
+                if (C_TYPE == F16) {
+                    c4u[to >> 3] = uvec4(packHalf2x16(vec2(value[0], value[1])), packHalf2x16(vec2(value[2], value[3])),
+                                         packHalf2x16(vec2(value[4], value[5])), packHalf2x16(vec2(value[6], value[7])));
+                } else {
+                    c4[to >> 2] = vec4(value[0], value[1], value[2], value[3]);
+                    c4[(to >> 2) + 1] = vec4(value[4], value[5], value[6], value[7]);
+                }
+            } else if (C_TYPE == F16) {
+                [[unroll]] for (uint u = 0; u < 8; u += 2) {
+                    if (column + u < n) {
+                        c_words[(to + u) >> 1] = packHalf2x16(vec2(value[u], value[u + 1]));
+                    }
+                }
+            } else {
+                [[unroll]] for (uint u = 0; u < 8; u++) {
+                    if (column + u < n) {
+                        c1[to + u] = value[u];
+                    }
+                }
+            }
+        }
+    }
+    if (later) {
+        const uint end = min(first + ROWS, m);
+        [[dont_unroll]] for (uint row = first; row < end; row++) {
+            const uint to = c_from + row * c_row + column;
+            const uint residue = r_from + row * r_row;
+            [[dont_unroll]] for (uint u = 0; u < min(8, n - column); u += C_TYPE == F16 ? 2 : 1) {
+                const uint here = column + u;
+                if (C_TYPE == F16) {
+                    const vec2 both = unpackHalf2x16(c_words[(to + u) >> 1]);
+                    const float second = activated_at(both.y, min(here + 1, n - 1), residue);
+                    c_words[(to + u) >> 1] = packHalf2x16(vec2(activated_at(both.x, here, residue), second));
+                } else {
+                    c1[to + u] = activated_at(c1[to + u], here, residue);
+                }
+            }
+        }
+    }
+}
