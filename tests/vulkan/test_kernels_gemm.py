@@ -176,9 +176,21 @@ def test_heads_are_written_where_they_belong(device: VulkanDevice, family: str) 
 @pytest.mark.parametrize("family", ["subgroup", "tiles"])
 def test_infinity_and_nan_reach_their_row_and_no_other(device: VulkanDevice, family: str) -> None:
     a, b = np.abs(normal(1, 12, 20)) + 1, np.abs(normal(2, 20, 33)) + 1
-    a[3, 5], a[7, 19], b[2, 4] = np.inf, np.nan, -np.inf
+    # The last of a row too: what is computed beyond it, up to whole blocks, must not be infinity times 0.
+    a[3, 5], a[7, 19], b[2, 4], a[9, 19], b[19, 32] = np.inf, np.nan, -np.inf, np.inf, np.inf
     with bench(device) as on:
         c = on.empty((12, 33))
+        answer = on.answer(gemm(device, on.put(a), on.put(b), c, tuning=FAMILIES[family], scratch=on.scratch), c)
+        with np.errstate(invalid="ignore"):
+            close(answer, a.astype(float) @ b, 100.0, 1e-5)
+
+
+@pytest.mark.parametrize("family", ["subgroup", "tiles"])
+def test_infinity_does_not_reach_the_matrix_before_its_own(device: VulkanDevice, family: str) -> None:
+    a, b = np.abs(normal(1, 2, 4, 12)) + 1, np.abs(normal(2, 2, 12, 20)) + 1
+    b[1, 0], a[1, 0] = np.inf, np.inf
+    with bench(device) as on:
+        c = on.empty((2, 4, 20))
         answer = on.answer(gemm(device, on.put(a), on.put(b), c, tuning=FAMILIES[family], scratch=on.scratch), c)
         with np.errstate(invalid="ignore"):
             close(answer, a.astype(float) @ b, 100.0, 1e-5)

@@ -61,22 +61,19 @@ float a_at(uint index) {
     return a1[index];
 }
 
-// Eight elements of a row of A that begins at `row`, from column `from`; zeros beyond k.
+// Eight elements of a row of A that begins at `row`, from column `from`. Of eight that hold the end, those beyond are
+// zeros; of eight that are all beyond nobody asks.
 Eight load_a(uint row, uint from) {
     if (A_ALIGNED) {
         const uint at = (row + min(from, k - 8)) >> 3;
-        Eight found;
         if (A_TYPE == F16) {
-            found = of_halves(a4u[at]);
-        } else {
-#ifdef WIDE
-            found = of_wide(a8[at]);
-#else
-            found = Eight(a4[2 * at], a4[2 * at + 1]);
-#endif
+            return of_halves(a4u[at]);
         }
-        const bool inside = from < k;
-        return Eight(inside ? found.low : vec4(0), inside ? found.high : vec4(0));
+#ifdef WIDE
+        return of_wide(a8[at]);
+#else
+        return Eight(a4[2 * at], a4[2 * at + 1]);
+#endif
     }
     float one[8];
     [[unroll]] for (uint u = 0; u < 8; u++) {
