@@ -78,7 +78,9 @@ class VulkanBackend(Backend):
 
     def load(self, program: Program, device: Device, options: Mapping[str, Any]) -> Executable:
         """See `Backend.load`."""
-        return load_onnx(program, self.holder(device), self.host.cache / "vulkan", options)
+        defaults = {option.name: option.default for option in self.options}
+        chosen = {name: defaults[name] if value is None else value for name, value in options.items()}
+        return load_onnx(program, self.holder(device), self.host.cache / "vulkan", {**defaults, **chosen})
 
     def allocator(self, device: Device) -> Allocator | None:
         """See `Backend.allocator`."""
