@@ -84,9 +84,7 @@ class Session:
         self.device.returned()
 
     def _made(self, part: Part, lane: int) -> Plan:
-        return Plan(
-            self.device, part.graph, self.weights, lane=lane, most_cost=self._most_cost, tunings=self.tunings
-        )
+        return Plan(self.device, part.graph, self.weights, lane=lane, most_cost=self._most_cost, tunings=self.tunings)
 
     def _give_up(self, lane: int) -> None:
         _, plans = self._plans[lane].popitem(last=False)
@@ -222,5 +220,3 @@ def _own(array: Array, inputs: Mapping[str, Array]) -> Array:
     """An output that the caller may keep: a copy of what is an input, or always the same."""
     mine = array.flags.writeable and all(array is not given for given in inputs.values())
     return array if mine else array.copy()
-
-

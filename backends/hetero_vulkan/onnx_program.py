@@ -81,7 +81,9 @@ class OnnxOnGpu:
             raise Unsupported(f"{self._program.name!r}: {error.problem}", fix=error.fix) from error
 
 
-def load_onnx(program: Program, holder: DeviceHolder, cache: Path | None, options: Mapping[str, Any]) -> GraphExecutable:
+def load_onnx(
+    program: Program, holder: DeviceHolder, cache: Path | None, options: Mapping[str, Any]
+) -> GraphExecutable:
     """An ONNX program as an executable, ready for its usual shapes.
 
     Args:

@@ -1,4 +1,4 @@
-"""Programs on a device: shapes, parts, lanes, what is lost or full in the middle of a run, and what is left afterwards."""
+"""Programs on a device: shapes, parts, lanes, what is lost or full in the middle of a run, and what is left then."""
 
 from __future__ import annotations
 
@@ -187,8 +187,8 @@ def test_no_room_for_a_plan_is_told_and_does_no_harm(load: Load, program: Progra
     executable = load(program)
     count = 3 << 18  # of which each value needs a block of its own
     faults.fail("vkAllocateMemory", NO_MEMORY, at=at, times=1000)
-    with pytest.raises(OutOfMemory, match="vulkan:0"):
-        for _ in range(2):
+    for _ in range(2):
+        with pytest.raises(OutOfMemory, match="vulkan:0"):
             executable.run({"x": rows(4 * count)}, Call(0))
     check(executable, program, x=rows(5))
     faults.heal()
@@ -254,4 +254,3 @@ def test_a_program_is_loaded_by_the_backend_with_its_options(tmp_path: Path, val
     assert executable.lanes == device.lanes
     executable.close()
     backend.close()
-

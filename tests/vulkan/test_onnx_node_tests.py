@@ -25,8 +25,8 @@ from hetero_vulkan.weights import Weights
 
 TIMEOUT = 60.0
 
-# Its nodes round 1 + exp(x) to a multiple of 1.2e-7 and multiply what is left by up to 10: an exp that is off by its last
-# bit, as Vulkan and numpy's own versions allow, moves the answer by so much.
+# Its nodes round 1 + exp(x) to a multiple of 1.2e-7 and multiply what is left by up to 10: an exp that is off by its
+# last bit, as Vulkan and numpy's own versions allow, moves the answer by so much.
 ILL_CONDITIONED = {"test_mish_expanded": 1.3e-6}
 
 # What is not computed at all, or only for some types and shapes: each reason is one that the device gives.

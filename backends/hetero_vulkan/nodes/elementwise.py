@@ -16,7 +16,10 @@ from hetero_vulkan.ops.tensors import Tensor
 _UNARY = {
     **{name: name.lower() for name in ("Abs", "Ceil", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu", "Log", "Neg")},
     **{name: name.lower() for name in ("Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt")},
-    **{"Clip": "clip", "HardSigmoid": "hard_sigmoid", "HardSwish": "hard_swish", "LeakyRelu": "leaky_relu"},
+    "Clip": "clip",
+    "HardSigmoid": "hard_sigmoid",
+    "HardSwish": "hard_swish",
+    "LeakyRelu": "leaky_relu",
     "Tanh": "tanh",
 }
 

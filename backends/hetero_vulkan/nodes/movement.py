@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from hetero.errors import Unsupported
@@ -134,4 +133,3 @@ def _indices(work: Lowering, node: Node) -> Tensor:
 
 
 register(["Gather"], _gather)
-

@@ -71,7 +71,10 @@ def _matmul(work: Lowering, node: Node) -> None:
     )
     a, b, c = (_batched(x, (outer, inner), own) for x, own in zip((a, b, c), steps, strict=True))
     # What is the same for all of a dimension is told by its size.
-    b = replace(b, shape=tuple(1 if not step else size for size, step in zip(b.shape[:2], b.steps[:2], strict=True)) + b.shape[2:])
+    b = replace(
+        b,
+        shape=tuple(1 if not step else size for size, step in zip(b.shape[:2], b.steps[:2], strict=True)) + b.shape[2:],
+    )
     _multiply(work, a, b, c)
 
 
@@ -91,9 +94,9 @@ def _two(batch: Sequence[int], *steps: Sequence[int], what: str) -> tuple[tuple[
     sizes, found = merged(batch, *steps)
     if len(sizes) > 2:
         raise Unsupported(f"{what} batched over {len(sizes)} dimensions that cannot be put together")
-    missing = 2 - len(sizes)
-    padded = (*(1,) * missing, *sizes)
-    return (padded[0], padded[1]), [tuple((*(0,) * missing, *own)) for own in found]  # type: ignore[misc]
+    if len(sizes) == 1:
+        return (1, sizes[0]), [(0, own[0]) for own in found]
+    return (sizes[0], sizes[1]), [(own[0], own[1]) for own in found]
 
 
 def _batched(x: Tensor, batch: tuple[int, int], steps: tuple[int, int]) -> Tensor:

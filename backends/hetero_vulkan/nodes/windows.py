@@ -7,6 +7,7 @@ import numpy as np
 from hetero.errors import Unsupported
 from hetero.graph.node import Node
 from hetero.graph.ops.convolution import Window as GraphWindow
+from hetero.tensors import Array
 from hetero_vulkan.nodes.elementwise import FUSED, function_of
 from hetero_vulkan.nodes.lowering import FLOAT, Lowering, only, register
 from hetero_vulkan.ops.gemm import gemm
@@ -74,7 +75,7 @@ def _is_product(node: Node, shape: tuple[int, ...]) -> bool:
     return node.integer("group", 1) == 1 and set(dilations) == {1} and shape[1] >= LEAST_CHANNELS
 
 
-def _conv_by_product(work: Lowering, node: Node, weight: np.ndarray) -> None:  # type: ignore[type-arg]
+def _conv_by_product(work: Lowering, node: Node, weight: Array) -> None:
     """A signal's convolution as a product: channels last and padded, its rows overlap.
 
     Row t of A is the elements from t * stride on, of `kernel` places with all their channels.
