@@ -189,7 +189,7 @@ class Buffer:
 
 
 class PlacedLater(Buffer):
-    """A buffer whose size is known before its place is: steps are made of it, and it is placed before they are recorded.
+    """A buffer whose size is known before its place: steps are made of it, and it is placed before they are recorded.
 
     Args:
         device: Whose it will be.
