@@ -241,6 +241,9 @@ class Executable(ABC):
             whether something that was compiled before was found (True) or had to be made (False).
         pace: When calls may begin; None for whenever a lane is free. Requests that come too soon wait, or are refused
             with QueueFull where the session was loaded with `on_full="raise"`.
+        min_cosine: For one that computes with few bits (int8), where single numbers may be far off in an answer that is
+            right as a whole: floats count as right when, taken as a vector, they make an angle with the reference's
+            whose cosine is at least this. None: every number is compared.
     """
 
     lanes: int = 1
@@ -249,6 +252,7 @@ class Executable(ABC):
     batch: int = 1
     details: Mapping[str, Any] = {}
     pace: Pace | None = None
+    min_cosine: float | None = None
 
     @abstractmethod
     def run(self, inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
@@ -301,6 +305,9 @@ class PolledExecutable(ABC):
         details: What was decided at load, shown by `explain()`.
         pace: When calls may begin; None for whenever a lane is free. Requests that come too soon wait, or are refused
             with QueueFull where the session was loaded with `on_full="raise"`.
+        min_cosine: For one that computes with few bits (int8), where single numbers may be far off in an answer that is
+            right as a whole: floats count as right when, taken as a vector, they make an angle with the reference's
+            whose cosine is at least this. None: every number is compared.
     """
 
     lanes: int = 1
@@ -309,6 +316,7 @@ class PolledExecutable(ABC):
     batch: int = 1
     details: Mapping[str, Any] = {}
     pace: Pace | None = None
+    min_cosine: float | None = None
 
     @abstractmethod
     def start(self, inputs: Mapping[str, Array], call: Call) -> Ticket:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,16 @@ State = Literal["passed", "failed", "not here"]
 
 @dataclass(frozen=True)
 class KernelEntry:
-    """What there is of one kernel.
+    """What there is of one kernel, or of a family of kernels whose sizes are in their names.
 
     Attributes:
-        name: As in `rt.load(name)`.
+        name: As in `rt.load(name)`; of a family the pattern: `gemm_i8_i32_{K}x{N}`.
         title: A few words.
         source: Its source for the device's cores is there.
         design: Its design for the whole array is there.
         compiled: The folder with its compiled form, when one is found.
         limits: What it does not do, or was not tried.
+        usual: Of a family: the names of the sizes that models in wide use have; the first stands for the others.
     """
 
     name: str
@@ -32,6 +34,12 @@ class KernelEntry:
     design: bool
     compiled: Path | None
     limits: str
+    usual: tuple[str, ...] = ()
+
+    def covers(self, name: str) -> bool:
+        """It is the kernel of that name, or of its family by the pattern of the name."""
+        pattern = re.sub(r"\\\{\w+\\\}", "[0-9]+", re.escape(self.name))
+        return re.fullmatch(pattern, name) is not None
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,7 @@ class Size:
         tiles_per_core: That each core works on in one launch.
         layout: How tiles lie in the host's buffers.
         stack: Bytes of a core's stack.
+        full: Checks are on the kernel's own size, however long they take; else on a small one that stands for it.
     """
 
     columns: int | None = None
@@ -70,6 +79,7 @@ class Size:
     tiles_per_core: int | None = None
     layout: str | None = None
     stack: int | None = None
+    full: bool = False
 
 
 class KernelTools(Protocol):

@@ -45,6 +45,7 @@ class FakeExecutable(Executable):
         self.units = backend.units
         self.weights = backend.weights
         self.pace = backend.pace
+        self.min_cosine = backend.min_cosine
         self.details = {"fake": True}
         self.closed = 0
         self.inside = 0
@@ -79,6 +80,7 @@ class FakeBackend(Backend):
     units: ClassVar[Sequence[str]] = ()
     weights: ClassVar[Sequence[float]] = ()
     pace: ClassVar[Pace | None] = None
+    min_cosine: ClassVar[float | None] = None
     options = (
         Option("threads", int, 2, "How many threads.", minimum=1),
         Option("mode", str, "fast", "How.", choices=("fast", "exact")),
@@ -118,6 +120,7 @@ def fake(
     units: Sequence[str] = (),
     weights: Sequence[float] = (),
     pace: Pace | None = None,
+    min_cosine: float | None = None,
     probe: Callable[[], Sequence[Device]] | None = None,
     load: Callable[[], None] | None = None,
     run: Run = double,
@@ -134,6 +137,7 @@ def fake(
             "units": units,
             "weights": weights,
             "pace": pace,
+            "min_cosine": min_cosine,
             "probing": staticmethod(probe) if probe else None,
             "loading": staticmethod(load) if load else None,
             "running": staticmethod(run),

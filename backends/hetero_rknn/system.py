@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hetero.backend import Host
+from hetero.thermal.npu import Frequency, devfreq_folder, npu_frequency, npu_load
 from hetero_rknn.platforms import Platform, compatibles, platform_in
 
 # Where distributions put librknnrt.so. The vendor's Python class knows the first place only.
@@ -45,30 +46,6 @@ _FIXED_GOVERNORS = ("rknpu_ondemand", "userspace", "powersave")
 _VERSION = re.compile(r"(\d+\.\d+\.\d+)")
 _LIBRARY_MARK = b"librknnrt version: "
 _LIBRARY_VERSION = re.compile(rb"(\d+\.\d+\.\d+[0-9A-Za-z]*)")
-
-
-@dataclass(frozen=True)
-class Frequency:
-    """The NPU's clock, in Hz; None where the kernel does not say.
-
-    Attributes:
-        current: Of its last or present job; an idle NPU is off and still shows it.
-        lowest: That it can be set to.
-        highest: That it can be set to.
-        limit: Above which the kernel does not go now (the user's limit, or a thermal one).
-        governor: What chooses it.
-    """
-
-    current: int | None
-    lowest: int | None
-    highest: int | None
-    limit: int | None
-    governor: str | None
-
-    def __str__(self) -> str:
-        span = f"{_mhz(self.lowest)}-{_mhz(self.highest)} MHz" if self.lowest and self.highest else ""
-        extra = ", ".join(part for part in (span, self.governor) if part)
-        return (f"{_mhz(self.current)} MHz" if self.current else "unknown") + (f" ({extra})" if extra else "")
 
 
 @dataclass(frozen=True)
@@ -106,8 +83,9 @@ def system_report(host: Host) -> SystemReport:
     libraries = [(path, library_version(path)) for path in _libraries(host)]
     library, version = libraries[0] if libraries else (None, None)
     nodes = _nodes(host)
-    frequency = _frequency(host)
-    load, load_hidden = _load(host)
+    frequency = npu_frequency(host.sysroot)
+    busy = npu_load(host.sysroot)
+    load = busy.percents
     properties: dict[str, Any] = {}
     if platform is not None:
         properties["soc"] = f"{platform.title}, {platform.cores} NPU core{'s' if platform.cores > 1 else ''}"
@@ -121,7 +99,7 @@ def system_report(host: Host) -> SystemReport:
     properties |= {"frequency": str(frequency)} if frequency else {}
     if load is not None:
         properties["load"] = ", ".join(f"core{core} {percent} %" for core, percent in enumerate(load))
-    elif load_hidden:
+    elif busy.hidden:
         properties["load"] = "only root may read it"
     notes = (
         *_driver_notes(host, platform, driver),
@@ -200,39 +178,6 @@ def _platform_driver(host: Host, driver: str) -> bool:
         f"DRIVER={driver}" in _text(device / "uevent").splitlines()
         for device in _sorted(host.sysroot / "sys/bus/platform/devices", "*.npu*")
     )
-
-
-def _frequency(host: Host) -> Frequency | None:
-    for folder in _sorted(host.sysroot / "sys/class/devfreq", "*.npu"):
-        steps = [int(step) for step in _text(folder / "available_frequencies").split() if step.isdigit()]
-        return Frequency(
-            _number(folder / "cur_freq"),
-            min(steps, default=_number(folder / "min_freq")),
-            max(steps, default=_number(folder / "max_freq")),
-            _number(folder / "max_freq"),
-            _text(folder / "governor") or None,
-        )
-    return None
-
-
-def _load(host: Host) -> tuple[tuple[int, ...] | None, bool]:
-    """Percent by core, and whether it is there but hidden from this user.
-
-    The kernel writes `NPU load:  Core0:  0%, Core1: 12%, Core2:  0%,`, and no `Core` on chips with one.
-    """
-    hidden = False
-    for place in ("proc/rknpu/load", "sys/kernel/debug/rknpu/load"):
-        try:
-            text = (host.sysroot / place).read_text(encoding="utf-8", errors="replace")
-        except PermissionError:
-            hidden = True
-            continue
-        except OSError:
-            continue
-        percents = re.findall(r"(\d+)\s*%", text)
-        if percents:
-            return tuple(int(percent) for percent in percents), False
-    return None, hidden
 
 
 def _driver_notes(host: Host, platform: Platform | None, driver: str | None) -> Iterator[str]:
@@ -320,9 +265,9 @@ def _group(node: Path) -> str:
 
 
 def _frequency_notes(host: Host, frequency: Frequency | None) -> Iterator[str]:
-    if frequency is None or not frequency.current or not frequency.highest:
+    folder = devfreq_folder(host.sysroot)
+    if folder is None or frequency is None or not frequency.current or not frequency.highest:
         return
-    folder = next(iter(_sorted(host.sysroot / "sys/class/devfreq", "*.npu")))
     if frequency.limit and frequency.limit < frequency.highest:
         yield (
             f"the NPU is limited to {_mhz(frequency.limit)} of {_mhz(frequency.highest)} MHz: by heat (that limit goes "
@@ -360,11 +305,6 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n\t")
     except OSError:
         return ""
-
-
-def _number(path: Path) -> int | None:
-    text = _text(path)
-    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def _mhz(hertz: int | None) -> str:

@@ -12,9 +12,17 @@
 | `instructions` | whether a kernel's columns work at the same time |
 | `layout` | tiles in a kernel's buffers |
 | `flow` | the vendor's calls, from an xclbin to a run |
+| `weights` | weights that stay in the NPU's memory |
 | `flights` | launches in flight, kept alive until they have ended |
 | `pool` | contexts of a kernel, and the launches in them |
 | `executable` | requests of any number of tiles |
+| `quantise` | float32 to int8 and back |
+| `blocks` | the host's work on rows, shared among threads |
+| `steps` | the steps of a graph: on the host, and on the NPU |
+| `graph` | a graph as an executable: steps run, launches polled |
+| `planning` | which nodes of a graph become launches |
+| `onnx_program` | from an ONNX model to such a graph |
+| `fidelity` | how near its layers come to float32; statistics of activations |
 | `failures` | what the vendor's errors mean |
 | `simulated` | the same on a simulated Phoenix |
 """

@@ -16,6 +16,7 @@ from hetero_xrt.checks import checks_of, good_kernels
 from hetero_xrt.executable import Pipeline, TileExecutable
 from hetero_xrt.finding import VARIABLE, find_kernel, kernel_name, missing
 from hetero_xrt.flow import MOST_IN_FLIGHT, Flow
+from hetero_xrt.graph import GraphExecutable
 from hetero_xrt.pool import PoolCache
 from hetero_xrt.power import Tool, XrtPower
 from hetero_xrt.system import system_report, title_of
@@ -49,6 +50,25 @@ class XrtBackend(Backend):
         Option("contexts", int, None, "Contexts, where the kernel leaves columns free for several.", minimum=1),
         Option("in_flight", int, 2, "Launches in each context at once; a second one hides the copying.", minimum=1),
         Option("timeout", float, 10.0, "Seconds after which a launch is given up.", minimum=0.001),
+        Option(
+            "keep_float", tuple, (), "Of an ONNX model: names of nodes that stay in float32; * and ? stand for any."
+        ),
+        Option(
+            "activation_bits",
+            int,
+            16,
+            "Of an ONNX model: 8, or 16 as two int8 numbers: twice the work in products, and several times nearer.",
+            choices=(8, 16),
+        ),
+        Option(
+            "smoothing",
+            str,
+            "off",
+            "Of an ONNX model: on makes channels of activations and weights alike before they become int8.",
+            choices=("off", "on"),
+        ),
+        Option("threads", int, None, "Of an ONNX model: threads of the host's part; else one a core.", minimum=1),
+        Option("statistics", str, None, "Of an ONNX model: an .npz with its largest activations, for smoothing."),
     )
 
     def __init__(
@@ -86,7 +106,7 @@ class XrtBackend(Backend):
             )
         ]
 
-    def load(self, program: Program, device: Device, options: Mapping[str, Any]) -> TileExecutable:
+    def load(self, program: Program, device: Device, options: Mapping[str, Any]) -> TileExecutable | GraphExecutable:
         """See `Backend.load`. What can be told from files is checked before the vendor's library is touched."""
         values = {
             option.name: option.default if options.get(option.name) is None else options[option.name]
@@ -101,6 +121,11 @@ class XrtBackend(Backend):
         folders = [Path(named).expanduser()] if named else []
         generation = device.properties["generation"]
         manifest = find_kernel(program, generation, folders)
+        details = {"times": "modelled"} if device.simulated else {}
+        if manifest is None and kernel_name(program) is None and program.artifacts_of("onnx"):
+            if not folders and not device.simulated:
+                raise missing(program, folders)
+            return self._graph(program, device, values, details)
         if device.simulated and (manifest is not None or kernel_name(program) is not None):
             manifest = simulated.stand_in(program, manifest, device.lanes, self.host.cache / "xrt" / "simulated")
         if manifest is None:
@@ -114,8 +139,25 @@ class XrtBackend(Backend):
             contexts=values["contexts"],
             in_flight=values["in_flight"],
             timeout=values["timeout"],
-            details={"times": "modelled"} if device.simulated else {},
+            details=details,
         )
+
+    def _graph(
+        self, program: Program, device: Device, values: Mapping[str, Any], details: Mapping[str, Any]
+    ) -> GraphExecutable:
+        """An ONNX program; its kernels are loaded as those that are run by name, each in one context."""
+        from hetero_xrt.onnx_program import load_onnx
+
+        settings = {**values, "contexts": 1, "pipeline": "off" if values["pipeline"] == "off" else "auto"}
+
+        def load(name: str) -> TileExecutable:
+            import hetero_kernels
+
+            kernel = self.load(hetero_kernels.get(name).program(), device, settings)
+            assert isinstance(kernel, TileExecutable)
+            return kernel
+
+        return load_onnx(program, load, values, details)
 
     def checks(self) -> Sequence[Check]:
         """See `Backend.checks`: the system, and the kernels of the folder that the environment names."""

@@ -27,6 +27,7 @@ from hetero_xrt.instructions import IN_TURN, columns_in_turn
 from hetero_xrt.layout import Tiles
 from hetero_xrt.manifest import Manifest
 from hetero_xrt.pool import LaunchPool, PoolCache
+from hetero_xrt.weights import Weights
 
 Pipeline = Literal["auto", "contexts", "threads", "off"]
 THREADS = 4
@@ -105,11 +106,31 @@ class TileExecutable(PolledExecutable):
 
     def start(self, inputs: Mapping[str, Array], call: Call) -> Ticket:
         """See `PolledExecutable.start`."""
-        pool = self._usable()
-        kind = TileTicket if self._workers is None else ThreadedTicket
-        ticket = kind(pool, self._tiles, inputs, call, self._timeout, self._workers)
+        if self._workers is None:
+            ticket: TileTicket | ThreadedTicket = self.begin(inputs, call)
+        else:
+            weights = Weights(self._tiles.weights(inputs))
+            ticket = ThreadedTicket(self._usable(), self._tiles, inputs, weights, call, self._timeout, self._workers)
         self._running[call.lane] = ticket
         return ticket
+
+    def begin(self, inputs: Mapping[str, Array], call: Call, weights: Weights | None = None) -> TileTicket:
+        """Start a run, of which there may be several in one call; arguments and errors as for `start`.
+
+        Args:
+            inputs: As for `start`; without those that are in `weights`.
+            call: The call that it is part of.
+            weights: A set that stays on the NPU until `drop`; None when the weights are among the inputs.
+        """
+        if weights is None:
+            weights = Weights(self._tiles.weights(inputs))
+        return TileTicket(self._usable(), self._tiles, inputs, weights, call, self._timeout, None)
+
+    def drop(self, weights: Weights) -> None:
+        """Free a set of weights that was handed to `begin`."""
+        with self._lock:
+            if self._held is not None:
+                self._held[1].drop(weights)
 
     def cancel(self, call: Call) -> bool:
         """See `PolledExecutable.cancel`: launches in flight run to their end, no more are started."""
@@ -154,6 +175,7 @@ class _Request:
         pool: LaunchPool,
         tiles: Tiles,
         inputs: Mapping[str, Array],
+        weights: Weights,
         call: Call,
         timeout: float,
         workers: ThreadPoolExecutor | None,
@@ -161,6 +183,7 @@ class _Request:
         self.cancelled = False
         self._pool = pool
         self._inputs = inputs
+        self._weights = weights
         self._call = call
         self._timeout = timeout
         self._workers = workers
@@ -175,6 +198,11 @@ class _Request:
         self._left = False
 
     @property
+    def copying(self) -> float:
+        """Seconds that went into copying to the device and from it."""
+        return self._copying
+
+    @property
     def over(self) -> bool:
         """It has its answer, or its error."""
         return self._left
@@ -186,7 +214,7 @@ class _Request:
 
     def _begin(self, launch: Launch, first: int, last: int) -> None:
         try:
-            self._copied(launch.fill, self._inputs, first, last)
+            self._copied(launch.fill, self._inputs, first, last, self._weights)
             launch.start()
         except Exception:
             self._pool.give(launch)

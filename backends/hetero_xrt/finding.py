@@ -51,6 +51,12 @@ def find_kernel(program: Program, generation: str | None, folders: Sequence[Path
 def missing(program: Program, folders: Sequence[Path]) -> Unsupported:
     """The refusal of a program without a compiled kernel."""
     name = kernel_name(program)
+    if name is None and program.artifacts_of("onnx"):
+        return Unsupported(
+            f"{program.name!r} is an ONNX model, of which the NPU runs products and attention with compiled kernels, "
+            f"and neither the option kernels nor {VARIABLE} names a folder with such",
+            fix=f"build the kernels (docs: xrt, Whisper's encoder), then set {VARIABLE}=FOLDER",
+        )
     if name is None:
         has = ", ".join(sorted({artifact.kind for artifact in program.artifacts}))
         return Unsupported(

@@ -13,6 +13,7 @@ no time-out, so it can only be waited for with the GIL held.
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,7 @@ from hetero_xrt.failures import ended_in, translated
 from hetero_xrt.flights import FLIGHTS
 from hetero_xrt.layout import Tiles
 from hetero_xrt.manifest import FIRST_DATA_ARGUMENT, Argument, Manifest
+from hetero_xrt.weights import Held, ResidentWeights, Weights
 
 MOST_IN_FLIGHT = 4
 """In one context: the driver's queue. The next submit would block with the GIL held."""
@@ -43,6 +45,7 @@ class Flow:
     Attributes:
         contextual: Contexts can be made; else XRT is older than 2.16.
         generation: Counts how often the device was opened again after it was lost.
+        weights: Those that stay on the device.
     """
 
     def __init__(self, module: ModuleType, clock: Callable[[], float] = time.monotonic) -> None:
@@ -50,6 +53,7 @@ class Flow:
         self.clock = clock
         self.contextual = hasattr(module, "hw_context") and hasattr(module.device, "register_xclbin")
         self.generation = 0
+        self.weights = ResidentWeights()
         states = module.ert_cmd_state
         self.completed = states.ERT_CMD_STATE_COMPLETED
         # An enumeration's members are not ints, and which there are depends on the version.
@@ -143,7 +147,35 @@ class Context:
                 f"but the xclbin says {group}",
                 fix="take `group` out of the manifest, or name the xclbin that it describes",
             )
-        return flow.x.bo(flow.device(), self.manifest.size_of(argument), flow.x.bo.host_only, group)
+        size = self.manifest.size_of(argument)
+        buffer = flow.x.bo(flow.device(), size, flow.x.bo.host_only, group)
+        if argument.file is not None:
+            np.copyto(np.frombuffer(buffer.map(), np.uint8, size), np.fromfile(argument.file, np.uint8))
+            buffer.sync(flow.to_device, size, 0)
+        return buffer
+
+    def weights_in(self, held: Held | None, weights: Weights, tiles: Tiles) -> Held:
+        """Weights in buffers for the kernel's weight arguments, filled and synced.
+
+        Args:
+            held: Buffers to fill; new ones when not given.
+            weights: What to fill them with.
+            tiles: How tensors lie in buffers.
+
+        Raises:
+            OutOfMemory: The limit of locked memory is reached.
+        """
+        arguments = [argument for argument in self.manifest.arguments if argument.role == "weight"]
+        if held is None:
+            try:
+                buffers = [self.buffer(argument) for argument in arguments]
+                held = Held(buffers, [buffer.map() for buffer in buffers], sum(map(self.manifest.size_of, arguments)))
+            except RuntimeError as error:
+                raise translated(error, f"making buffers for weights of {self.manifest.logical}") from error
+        for argument, buffer, memory in zip(arguments, held.buffers, held.maps, strict=True):
+            tiles.fill(tiles.pieces(argument, memory), weights.arrays, 0, 0)
+            buffer.sync(self.flow.to_device, self.manifest.size_of(argument), 0)
+        return held
 
     def _check_arguments(self, xclbin: Any) -> None:
         """One argument too many is a segmentation fault in pyxrt, so XRT's own number is looked at first."""
@@ -179,26 +211,69 @@ class Launch:
         self._run: Any = None
         manifest = context.manifest
         try:
-            self._buffers = [context.buffer(argument) for argument in manifest.arguments]
+            # Those of weights are had when it is known which weights.
+            self._buffers: list[Any] = [None if a.role == "weight" else context.buffer(a) for a in manifest.arguments]
             # The vendor's map does not keep its buffer alive, the launch holds both.
-            self._maps = [buffer.map() for buffer in self._buffers]
+            self._maps = [None if buffer is None else buffer.map() for buffer in self._buffers]
         except RuntimeError as error:
             raise translated(error, f"making the buffers of {manifest.logical}") from error
-        pairs = list(zip(manifest.arguments, self._buffers, self._maps, strict=True))
-        self._read = [(b, tiles.pieces(a, m)) for a, b, m in pairs if a.role in ("in", "inout", "weight")]
+        pairs: list[tuple[Argument, Any, Any]] = list(zip(manifest.arguments, self._buffers, self._maps, strict=True))
+        self._read = [(b, tiles.pieces(a, m)) for a, b, m in pairs if a.role in ("in", "inout")]
         self._written = [(b, tiles.pieces(a, m)) for a, b, m in pairs if a.role in ("out", "inout")]
-        self._sizes = {id(buffer): manifest.size_of(argument) for argument, buffer, _ in pairs}
+        self._sizes = {id(buffer): manifest.size_of(argument) for argument, buffer, _ in pairs if buffer is not None}
+        self._weighing = [place for place, a in enumerate(manifest.arguments) if a.role == "weight"]
+        self._own: Held | None = None
+        self._held: Held | None = None
+        self._weights: weakref.ref[Weights] | None = None
 
-    def fill(self, inputs: Mapping[str, Array], first: int, last: int) -> None:
-        """Copy the entries `first` to `last` of the inputs to the device."""
+    def fill(self, inputs: Mapping[str, Array], first: int, last: int, weights: Weights | None = None) -> None:
+        """Copy entries of the inputs to the device, and the weights if they are not there.
+
+        Args:
+            inputs: By name.
+            first: The first entry.
+            last: The one behind the last.
+            weights: What the kernel's weight arguments are to hold; not for a kernel that has none.
+        """
         self.cover = (first, last)
         for _, pieces in self._read:
             self._tiles.fill(pieces, inputs, first, last)
         try:
             for buffer, _ in self._read:
                 buffer.sync(self._flow.to_device, self._sizes[id(buffer)], 0)
+            if self._weighing and weights is not None and not self.bears(weights):
+                self._bear(weights)
         except RuntimeError as error:
             raise translated(error, "syncing inputs") from error
+
+    def bears(self, weights: Weights) -> bool:
+        """Whether its next launch would read that set."""
+        return self._weights is not None and self._weights() is weights
+
+    def rest(self) -> None:
+        """It is free: let go of weights that nobody has any more."""
+        if self._weights is not None and self._weights() is None and self._held is not self._own:
+            self.unload()
+
+    def unload(self) -> None:
+        """Let go of the weights that it reads; not while it is in flight."""
+        self._held = self._weights = None
+        for place in self._weighing:
+            self._buffers[place] = None
+
+    def _bear(self, weights: Weights) -> None:
+        """Read these weights from now on."""
+        self.unload()
+        context = self.context
+        if weights.stays:
+            held = self._flow.weights.get(context, weights, lambda: context.weights_in(None, weights, self._tiles))
+        else:
+            held = self._own = context.weights_in(self._own, weights, self._tiles)
+        for place, buffer in zip(self._weighing, held.buffers, strict=True):
+            self._buffers[place] = buffer
+            if self._run is not None:
+                self._run.set_arg(FIRST_DATA_ARGUMENT + place, buffer)
+        self._held, self._weights = held, weakref.ref(weights)
 
     def start(self) -> None:
         """Start it; it is held until it is over.

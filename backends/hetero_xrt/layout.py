@@ -22,13 +22,15 @@ class Piece:
 
     Attributes:
         tensor: What lies there.
-        view: `[tiles, *tensor.shape]` of mapped memory; `tensor.shape` for a weight.
+        view: `[tiles, *cells]` of mapped memory; without tiles for a weight. Repeated tensors have more of it.
         tiles: Which of a launch's tiles; None for a weight.
+        cells: The shape that the tensor of a tile takes there: that of the tensor, with its pieces apart.
     """
 
     tensor: Tensor
     view: Array
     tiles: slice | None
+    cells: tuple[int, ...]
 
 
 class Tiles:
@@ -51,6 +53,7 @@ class Tiles:
         self._outputs = program.outputs
         tensors = [(argument, tensor) for argument in manifest.arguments for tensor in argument.tensors]
         self._tiled = {t.name: t for a, t in tensors if a.tiled and not t.shared}
+        self._weights = {t.name for a, t in tensors if a.role == "weight"}
         read = {t.name: t for a, t in tensors if a.role in ("in", "inout", "weight")}
         written = {t.name: t for a, t in tensors if a.role in ("out", "inout")}
         joined = manifest.batch.tiles == "joined"
@@ -82,40 +85,39 @@ class Tiles:
             spec.name: np.empty((entries, *self._rest(self._tiled[spec.name])), spec.dtype) for spec in self._outputs
         }
 
+    def weights(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Those of the inputs that go into weight arguments."""
+        return {name: array for name, array in inputs.items() if name in self._weights}
+
     def pieces(self, argument: Argument, memory: Any) -> list[Piece]:
         """The tensors of an argument in its mapped memory."""
         manifest = self.manifest
-        if argument.role == "scratch":
+        if argument.role in ("scratch", "constant"):
             return []
         made: list[Piece] = []
         offset = 0
         for tensor in argument.tensors:
-            inner = np.empty(tensor.shape, tensor.dtype).strides
+            dealt = tensor.dealt(argument.pieces)
             if not argument.tiled:
-                view = np.ndarray(tensor.shape, tensor.dtype, memory, offset, inner)
-                made.append(Piece(tensor, view, None))
+                view = dealt.view(memory, offset, argument.piece_size, 1)[0]
+                made.append(Piece(tensor, view, None, dealt.cells))
             else:
                 for first, column_tiles in self._columns(argument):
                     count = manifest.tiles_per_launch if column_tiles is None else manifest.tiles_per_column
-                    view = np.ndarray(
-                        (count, *tensor.shape),
-                        tensor.dtype,
-                        memory,
-                        first * argument.tile_size + offset,
-                        (argument.tile_size, *inner),
-                    )
-                    made.append(Piece(tensor, view, column_tiles or slice(0, count)))
-            offset += tensor.size
+                    begin = first * argument.tile_size + offset
+                    view = dealt.view(memory, begin, argument.piece_size, count)
+                    made.append(Piece(tensor, view, column_tiles or slice(0, count), dealt.cells))
+            offset += dealt.part_size
         return made
 
     def fill(self, pieces: Sequence[Piece], inputs: Mapping[str, Array], first: int, last: int) -> None:
-        """Copy the entries `first` to `last` of the inputs, and fill what is left of the launch."""
+        """Copy the entries `first` to `last` of the inputs, and fill the rest of the launch; weights as they are."""
         for piece in pieces:
             array = inputs[piece.tensor.name]
             if piece.tiles is None or piece.tensor.shared:
-                np.copyto(piece.view, array)
+                np.copyto(piece.view, array.reshape(piece.cells))
                 continue
-            chunk = self._chunk(array[first:last], piece.tensor)
+            chunk = self._chunk(array[first:last], piece)
             part = chunk[piece.tiles]
             np.copyto(piece.view[: len(part)], part)
             if len(part) < len(piece.view):
@@ -126,21 +128,22 @@ class Tiles:
         for piece in pieces:
             target = outputs[piece.tensor.name][first:last]
             whole = len(target) // self.entries
-            tiles = target[: whole * self.entries].reshape(whole, *piece.tensor.shape)
+            tiles = target[: whole * self.entries].reshape(whole, *piece.cells)
             part = tiles[piece.tiles]
             np.copyto(part, piece.view[: len(part)])
             rest = len(target) - whole * self.entries
             at = range(self.manifest.tiles_per_launch)[piece.tiles] if rest and piece.tiles is not None else range(0)
             if whole in at:
-                np.copyto(target[whole * self.entries :], piece.view[at.index(whole)][:rest])
+                last_tile = piece.view[at.index(whole)].reshape(piece.tensor.shape)
+                np.copyto(target[whole * self.entries :], last_tile[:rest])
 
-    def _chunk(self, array: Array, tensor: Tensor) -> Array:
-        """Entries as tiles `[tiles, *tensor.shape]`; a last tile that is not whole is filled up."""
+    def _chunk(self, array: Array, piece: Piece) -> Array:
+        """Entries as tiles `[tiles, *cells]`; a last tile that is not whole is filled up."""
         short = -len(array) % self.entries
         if short:
             last = array[-1:] if self.manifest.batch.fill == "repeat" else np.zeros_like(array[:1])
             array = np.concatenate([array, *[last] * short])
-        return array.reshape(-1, *tensor.shape)
+        return array.reshape(-1, *piece.cells)
 
     def _columns(self, argument: Argument) -> list[tuple[int, slice | None]]:
         """Runs of tiles in an argument: the first one's place in the buffer, and which of the launch's they are."""

@@ -11,7 +11,8 @@ An xclbin does not tell this, and a wrong order or size is no error on an NPU bu
     instructions = "attention_i8_64x64.insts.bin"
     opcode = 3                              # optional
     columns = 4                             # of the array that it takes
-    rows = 1                                # optional: cores of a column that share its tiles
+    rows = 1                                # optional: cores of a column that work on tiles
+    worker = "core"                         # optional: who works on one tile: a core, a "column", the whole "array"
     tiles_per_launch = 64                   # in all columns together
 
     [batch]                                 # optional: how tiles become launches
@@ -22,20 +23,24 @@ An xclbin does not tell this, and a wrong order or size is no error on an NPU bu
     [[argument]]                            # every buffer, in the kernel's order; data begins at 3
     index = 3
     name = "in"
-    role = "in"                             # "in", "out", "inout", "weight", "scratch"
+    role = "in"                             # "in", "out", "inout", "weight", "scratch", "constant"
     layout = "packed"                       # optional: [column][tile][tensors]; or "separate": one column's tiles
     column = 0                              # for "separate"
     group = 65536                           # optional: what kernel.group_id(index) is to answer
-    tensors = [                             # of one tile, one behind the other; of the whole for weight and scratch
+    file = "kernel.matrices.bin"            # of a "constant": its content, beside this file
+    pieces = 4                              # optional: a tile is dealt out in so many, each with a part of every tensor
+    padding = 60                            # optional: bytes behind each piece
+    tensors = [                             # of one tile, one behind the other; of the whole where there are no tiles
         { name = "q", dtype = "int8", shape = [64, 64] },
         { name = "gamma", dtype = "int8", shape = [256], shared = true },   # the same in every tile
+        { name = "w", dtype = "int8", shape = [64, 256], axis = 1 },        # pieces are cut along that dimension
+        { name = "keys", dtype = "int32", shape = [1], repeated = true },   # not cut: every piece has it
     ]
 """
 
 from __future__ import annotations
 
 import difflib
-import math
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -46,12 +51,15 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 
 from hetero.errors import ArtifactMissing, BundleError, ProgramInvalid
+from hetero_xrt.arguments import Argument, Layout, Role, Tensor
 from hetero_xrt.xclbin import XclbinFile, read_xclbin
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+__all__ = ["FIRST_DATA_ARGUMENT", "MANIFEST", "Argument", "Batch", "Manifest", "Tensor", "read_manifest"]
 
 MANIFEST = "kernel.toml"
 FORMAT = 1
@@ -61,66 +69,10 @@ FIRST_DATA_ARGUMENT = 3
 _MOST = {"npu1": (4, 4)}
 """Columns and rows of the generations of NPUs that this reads manifests for."""
 
-Role = Literal["in", "out", "inout", "weight", "scratch"]
-Layout = Literal["packed", "separate"]
 Order = Literal["columns", "interleaved"]
 Fill = Literal["zeros", "repeat"]
 Tiles = Literal["stacked", "joined"]
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One tensor in a buffer.
-
-    Attributes:
-        name: As the logical kernel calls it.
-        dtype: Of its elements.
-        shape: Of one tile; of the whole in a `weight` or `scratch`.
-        shared: The kernel has it once for all tiles, and each tile gets a copy.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    shared: bool = False
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-@dataclass(frozen=True)
-class Argument:
-    """One buffer argument.
-
-    Attributes:
-        index: Among all arguments of the kernel.
-        name: For people.
-        role: What the kernel does with it.
-        tensors: One behind the other: of one tile, or of the whole for `weight` and `scratch`.
-        layout: `packed`: `[column][tile][tensors]`; `separate`: the tiles of one column.
-        column: That column.
-        group: What `kernel.group_id(index)` is to answer; None for whatever it does.
-    """
-
-    index: int
-    name: str
-    role: Role
-    tensors: tuple[Tensor, ...]
-    layout: Layout = "packed"
-    column: int | None = None
-    group: int | None = None
-
-    @property
-    def tile_size(self) -> int:
-        """Bytes of one tile, or of the whole for `weight` and `scratch`."""
-        return sum(tensor.size for tensor in self.tensors)
-
-    @property
-    def tiled(self) -> bool:
-        """It holds tiles, so that its size goes with their number."""
-        return self.role in ("in", "out", "inout")
+Worker = Literal["core", "column", "array"]
 
 
 @dataclass(frozen=True)
@@ -153,10 +105,11 @@ class Manifest:
         instructions: The instruction file.
         opcode: The kernel's first argument.
         columns: Of the array that it takes.
-        rows: Cores of a column that share its tiles.
+        rows: Cores of a column that work on tiles.
         tiles_per_launch: In all columns together.
         arguments: In order of index.
         batch: How tiles become launches.
+        worker: Who works on one tile: a core, the cores of a column together, or all of them.
     """
 
     path: Path
@@ -171,6 +124,7 @@ class Manifest:
     tiles_per_launch: int
     arguments: tuple[Argument, ...]
     batch: Batch
+    worker: Worker = "core"
 
     @property
     def tiles_per_column(self) -> int:
@@ -223,7 +177,7 @@ class _Reader:
         self._keys("the top level", self._content, {"kernel", "batch", "argument"})
         head = self._table("[kernel]", self._content.get("kernel"))
         known = {"format", "name", "logical", "target", "xclbin", "instructions", "opcode", "columns", "rows"}
-        self._keys("[kernel]", head, {*known, "tiles_per_launch", "description"})
+        self._keys("[kernel]", head, {*known, "tiles_per_launch", "description", "worker"})
         if head.get("format") != FORMAT:
             raise self._wrong(f"kernel.format is {head.get('format')!r}, expected {FORMAT}", "upgrade hetero")
         target = self._choice("kernel.target", head.get("target"), tuple(_MOST))
@@ -231,11 +185,14 @@ class _Reader:
         columns = self._number("kernel.columns", head.get("columns"), 1, most_columns)
         rows = self._number("kernel.rows", head.get("rows", 1), 1, most_rows)
         tiles = self._number("kernel.tiles_per_launch", head.get("tiles_per_launch"), 1)
-        if tiles % (columns * rows):
+        worker = cast(Worker, self._choice("kernel.worker", head.get("worker", "core"), get_args(Worker)))
+        sharing = {"core": columns * rows, "column": columns, "array": 1}[worker]
+        if tiles % sharing:
             raise self._wrong(
                 f"kernel.tiles_per_launch is {tiles}, which {columns} columns of {rows} rows cannot share evenly",
-                f"write the number that the kernel was built for, a multiple of {columns * rows}",
+                f"write the number that the kernel was built for, a multiple of {sharing}",
             )
+        arguments = self._arguments(columns)
         manifest = Manifest(
             path=self._path,
             name=self._text("kernel.name", head.get("name")),
@@ -247,9 +204,15 @@ class _Reader:
             columns=columns,
             rows=rows,
             tiles_per_launch=tiles,
-            arguments=self._arguments(columns),
+            arguments=arguments,
             batch=self._batch(),
+            worker=worker,
         )
+        if worker == "array" and (manifest.batch.order != "columns" or any(a.column is not None for a in arguments)):
+            raise self._wrong(
+                "all columns work on each tile, so that none has tiles of its own",
+                'take `order`, `layout` and `column` out, or `worker = "array"`',
+            )
         self._agree(manifest)
         return manifest
 
@@ -284,7 +247,8 @@ class _Reader:
         return arguments
 
     def _argument(self, where: str, entry: Mapping[str, Any], columns: int) -> Argument:
-        self._keys(where, entry, {"index", "name", "role", "layout", "column", "group", "tensors"})
+        known = {"index", "name", "role", "layout", "column", "group", "tensors", "pieces", "padding", "file"}
+        self._keys(where, entry, known)
         name = self._text(f"{where}: name", entry.get("name"))
         where = f"{where} ({name})"
         role = cast(Role, self._choice(f"{where}: role", entry.get("role"), get_args(Role)))
@@ -292,7 +256,7 @@ class _Reader:
         column = None
         if layout == "separate":
             column = self._number(f"{where}: column", entry.get("column"), 0, columns - 1)
-            if role in ("weight", "scratch"):
+            if role in ("weight", "scratch", "constant"):
                 raise self._wrong(f"{where}: a {role} holds no tiles, so that it has no layout", "take `layout` out")
         elif "column" in entry:
             raise self._wrong(f"{where}: a packed buffer holds every column", "take `column` out")
@@ -302,7 +266,7 @@ class _Reader:
                 f"{where}: tensors is {tensors!r}, expected a list of tables",
                 'write tensors = [{ name = "x", dtype = "int8", shape = [64, 64] }]',
             )
-        return Argument(
+        argument = Argument(
             index=self._number(f"{where}: index", entry.get("index"), 0),
             name=name,
             role=role,
@@ -310,10 +274,39 @@ class _Reader:
             layout=layout,
             column=column,
             group=self._number(f"{where}: group", entry["group"], 0) if "group" in entry else None,
+            pieces=self._number(f"{where}: pieces", entry.get("pieces", 1), 1),
+            padding=self._number(f"{where}: padding", entry.get("padding", 0), 0),
+            file=self._constant(where, entry, role),
         )
+        self._divisible(where, argument)
+        return argument
+
+    def _constant(self, where: str, entry: Mapping[str, Any], role: Role) -> Path | None:
+        if role == "constant":
+            return self._file(f"{where}: file", entry.get("file"))
+        if "file" in entry:
+            raise self._wrong(f"{where}: a buffer of role {role!r} has no content of its own", "take `file` out")
+        return None
+
+    def _divisible(self, where: str, argument: Argument) -> None:
+        for tensor in argument.tensors:
+            if not tensor.dealt(argument.pieces).possible:
+                raise self._wrong(
+                    f"{where}: {argument.pieces} pieces cannot share dimension {tensor.axis} of {tensor.name!r}, "
+                    f"{list(tensor.shape)}, evenly",
+                    "write the pieces that the kernel was built for, the `axis`, or `repeated = true`",
+                )
+            if tensor.repeated and argument.role in ("out", "inout"):
+                raise self._wrong(f"{where}: the output {tensor.name!r} is repeated", "take `repeated` out")
+        if argument.file is not None and argument.file.stat().st_size != argument.tile_size:
+            raise ProgramInvalid(
+                f"{argument.file} has {argument.file.stat().st_size:,} bytes, and {self._path} says "
+                f"{argument.tile_size:,}",
+                fix="copy or build it again, with the kernel.toml that belongs to it",
+            )
 
     def _tensor(self, where: str, entry: Mapping[str, Any], role: Role) -> Tensor:
-        self._keys(where, entry, {"name", "dtype", "shape", "shared"})
+        self._keys(where, entry, {"name", "dtype", "shape", "shared", "axis", "repeated"})
         try:
             dtype = np.dtype(self._text(f"{where}: dtype", entry.get("dtype")))
         except TypeError:
@@ -327,7 +320,11 @@ class _Reader:
                 f"{where}: shared is {shared!r}",
                 'only a tensor of an "in" argument can be shared; a weight is by itself',
             )
-        return Tensor(self._text(f"{where}: name", entry.get("name")), dtype, tuple(shape), shared)
+        repeated = entry.get("repeated", False)
+        if not isinstance(repeated, bool):
+            raise self._wrong(f"{where}: repeated is {repeated!r}", "write true or false")
+        axis = self._number(f"{where}: axis", entry.get("axis", 0), 0)
+        return Tensor(self._text(f"{where}: name", entry.get("name")), dtype, tuple(shape), shared, axis, repeated)
 
     def _covered(self, roles: tuple[str, ...], arguments: Sequence[Argument], columns: int) -> None:
         """Every tensor of these roles must be there once: in a packed buffer, or in one buffer for each column."""

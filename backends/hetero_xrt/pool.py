@@ -16,6 +16,7 @@ from hetero_xrt.flights import FLIGHTS
 from hetero_xrt.flow import Context, Flow, Launch
 from hetero_xrt.layout import Tiles
 from hetero_xrt.manifest import Manifest
+from hetero_xrt.weights import Weights
 
 _log = logging.getLogger(__name__)
 
@@ -133,6 +134,7 @@ class LaunchPool:
 
     def give(self, launch: Launch) -> None:
         """A launch is over, or was never started."""
+        launch.rest()
         with self._lock:
             self._free.append(launch)
 
@@ -150,11 +152,20 @@ class LaunchPool:
 
         def landed() -> None:
             launch.forget()
+            launch.rest()
             with self._lock:
                 context.late -= late
                 self._free.append(launch)
 
         FLIGHTS.park(launch, landed)
+
+    def drop(self, weights: Weights) -> None:
+        """Free a set of weights; a launch in flight that reads it holds its buffers until it reads another."""
+        self.flow.weights.drop(weights)
+        with self._lock:
+            for launch in self._free:
+                if launch.bears(weights):
+                    launch.unload()
 
     @property
     def idle(self) -> bool:

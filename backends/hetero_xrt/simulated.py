@@ -14,7 +14,15 @@ from hetero.errors import OptionError
 from hetero.testing.xrt.design import Design, DesignArgument, DesignTensor
 from hetero.testing.xrt.phoenix import SimulatedPhoenix
 from hetero.testing.xrt.pyxrt import simulated_pyxrt
-from hetero.testing.xrt.stand_in import MANIFEST, read_image, write_design, write_stand_in
+from hetero.testing.xrt.stand_in import (
+    MANIFEST,
+    instructions_of,
+    read_image,
+    usual_design,
+    work_of,
+    write_design,
+    xclbin_of,
+)
 from hetero_xrt.finding import kernel_name
 from hetero_xrt.manifest import Manifest, read_manifest
 
@@ -57,21 +65,21 @@ def stand_in(program: Program, found: Manifest | None, columns: int, cache: Path
             f"a simulated NPU cannot compute {program.name!r}: it has no kernel with a reference",
             fix="add an artifact of kind kernel to its bundle, or run it on the NPU itself",
         )
-    design = None if found is None else _design(found)
-    shape = design.to_json() if design is not None else str(columns)
-    folder = cache / f"{name}-{key_of(program.identity, shape)[:16]}"
+    try:
+        design = usual_design(program, columns) if found is None else _design(found)
+    except OptionError as error:
+        raise Unsupported(f"no stand-in for {name!r}: {error.problem}", fix=error.fix) from error
+    batch = {} if found is None else {"order": found.batch.order, "fill": found.batch.fill}
+    # By the bytes too, which another version of the simulator may write otherwise.
+    parts = design.to_json(), xclbin_of(design).hex(), instructions_of(design).hex(), str(batch)
+    folder = cache / f"{name}-{key_of(*parts)[:16]}"
     if not (folder / MANIFEST).is_file():
         cache.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=cache))
         try:
-            if design is not None and found is not None:
-                write_design(made, design, order=found.batch.order, fill=found.batch.fill)
-            else:
-                write_stand_in(made, program, columns, columns)
+            write_design(made, design, **batch)
             # Another process may have been quicker; both made the same.
             os.rename(made, folder)
-        except OptionError as error:
-            raise Unsupported(f"no stand-in for {name!r}: {error.problem}", fix=error.fix) from error
         except OSError:
             if not (folder / MANIFEST).is_file():
                 raise
@@ -94,8 +102,11 @@ def _design(manifest: Manifest) -> Design:
             argument.index,
             argument.name,
             argument.role,
-            tuple(DesignTensor(t.name, t.dtype.name, t.shape, t.shared) for t in argument.tensors),
+            tuple(DesignTensor(t.name, t.dtype.name, t.shape, t.shared, t.axis, t.repeated) for t in argument.tensors),
             argument.column,
+            argument.pieces,
+            argument.padding,
+            argument.file.read_bytes().hex() if argument.file is not None else "",
         )
         for argument in manifest.arguments
     )
@@ -104,8 +115,11 @@ def _design(manifest: Manifest) -> Design:
         arguments,
         manifest.columns,
         manifest.tiles_per_launch,
-        manifest.rows,
+        # What is said of the size of a tile's work is each core's part, where a column's cores share it.
+        1 if manifest.worker == "column" else manifest.rows,
         manifest.name,
         manifest.opcode,
         joined=manifest.batch.tiles == "joined",
+        worker=manifest.worker,
+        **work_of(manifest.logical, [t for a in arguments if a.role in ("out", "inout") for t in a.tensors]),
     )

@@ -55,6 +55,8 @@ def _size_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def list_kernels(as_json: bool) -> None:
     """List the kernels and what there is of each: reference, source, design, compiled form.
 
+    A name with {K} is a family of kernels with sizes in their names; the usual ones are told below the table.
+
     Compiled kernels are looked for in the folder that HETERO_XRT_KERNELS names.
     """
     named = os.environ.get(FOLDER)
@@ -65,12 +67,17 @@ def list_kernels(as_json: bool) -> None:
         return
     columns = ("kernel", "target", "reference", "source", "design", "compiled", "limits")
     echo_table(columns, [_row(target, entry) for target, entry in found])
+    for _, entry in found:
+        if entry.usual:
+            click.echo(f"{entry.name}: usual sizes are {', '.join(entry.usual)}")
 
 
 @command.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--compiler", help="For this machine: g++ (the default) or clang.")
 @click.option("--rung", "rungs", type=int, multiple=True, metavar="N", help="Only this check; may be repeated.")
+@click.option("--all", "every_size", is_flag=True, help="All usual sizes of every family, not just the first of each.")
+@click.option("--full", is_flag=True, help="Check a family's kernel on its own size, which can take minutes.")
 @_size_options
 @runtime.json_option
 @click.pass_context
@@ -79,6 +86,8 @@ def verify(
     names: tuple[str, ...],
     compiler: str | None,
     rungs: tuple[int, ...],
+    every_size: bool,
+    full: bool,
     columns: int | None,
     rows: int | None,
     tiles_per_core: int | None,
@@ -88,13 +97,16 @@ def verify(
 ) -> None:
     """Check kernels, by default all that have a source: budgets, C++ against the reference, the design.
 
+    A family of kernels is named by a size (gemm_i8_i32_384x1536), or by its pattern for all of its usual sizes. The
+    first check is on that size; the second and the third are on a small one that stands for it, unless --full.
+
     The first three checks run anywhere with a C++ compiler, the others need the NPU maker's tools. Nothing is run on an
     NPU. Exit code 1 when a check fails, 3 when one that was asked for by --rung cannot run here.
     """
-    size = Size(columns, rows, tiles_per_core, layout, stack)
+    size = Size(columns, rows, tiles_per_core, layout, stack, full)
     results: dict[str, list[Rung]] = {}
     every = _all_tools()
-    asked = names or [entry.name for tools in every for entry in tools.kernels([]) if entry.source]
+    asked = _asked(names, every, every_size)
     with progress_bar(not as_json) as bar:
         for name in asked:
             tools = _tools_of(name, every)
@@ -162,9 +174,24 @@ def _all_tools() -> list[KernelTools]:
     return found
 
 
+def _asked(names: tuple[str, ...], every: list[KernelTools], every_size: bool) -> list[str]:
+    """The kernels to check: those named, a family's pattern standing for its usual sizes; else all with a source."""
+    entries = [entry for tools in every for entry in tools.kernels([])]
+    families = {entry.name: list(entry.usual) for entry in entries if entry.usual}
+    if names and not every_size:
+        return list(dict.fromkeys(size for name in names for size in families.get(name, [name])))
+    found = [
+        size
+        for entry in entries
+        if entry.source
+        for size in (entry.usual if every_size else entry.usual[:1]) or (entry.name,)
+    ]
+    return list(dict.fromkeys([*names, *found]))
+
+
 def _tools_of(name: str, every: list[KernelTools]) -> KernelTools:
     """Those that know the kernel; else the first, which say that they do not."""
-    return next((tools for tools in every if any(e.name == name for e in tools.kernels([]))), every[0])
+    return next((tools for tools in every if any(e.covers(name) for e in tools.kernels([]))), every[0])
 
 
 def _row(target: str, entry: KernelEntry) -> tuple[str, ...]:

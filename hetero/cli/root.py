@@ -22,6 +22,7 @@ _COMMANDS = (
     "bench",
     "transcribe",
     "trace",
+    "thermal",
     "compile",
     "kernels",
     "models",
@@ -106,6 +107,7 @@ def cli(ctx: click.Context, verbose: int) -> None:
         hetero run model.onnx --input x=x.npy     run a model once
         hetero bench model.onnx                   compare the devices on it
         hetero trace model.onnx -o trace.json     a timeline of what ran where
+        hetero thermal                            how warm it is, and what that changes
         hetero transcribe talk.mp3 -f srt         speech to text
         hetero compile model.onnx --target rk3588 a bundle for an NPU
         hetero kernels verify                     are the NPU kernels' sources right?

@@ -324,6 +324,16 @@ def _stages(transcripts: Sequence[Transcript]) -> list[dict[str, Any]]:
     ]
 
 
+def _passed_over(transcripts: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], int]:
+    """For how many requests a device was asked in vain, by stage and by what it did."""
+    counts: dict[tuple[str, str], int] = {}
+    for transcript in transcripts:
+        for stage, told in transcript["passed_over"].items():
+            for what, count in told.items():
+                counts[stage, what] = counts.get((stage, what), 0) + count
+    return counts
+
+
 def _write_to_stdout(transcript: Transcript, form: str) -> None:
     from hetero.whisper import render
 
@@ -354,9 +364,8 @@ def _echo_summary(document: Mapping[str, Any], explanations: Sequence[Explanatio
         ]
         rows.append((stage["stage"], ", ".join(names) or "host", f"{stage['seconds']:.2f}"))
     echo_table(("stage", "device", "seconds"), rows, err=True)
-    fell_back = sum(transcript["fell_back"] for transcript in good)
-    if fell_back:
-        click.echo(f"{fell_back} requests were not answered by the first choice of devices (--verbose)", err=True)
+    for (stage, told), count in _passed_over(good).items():
+        click.echo(f"{stage}: passed over for {count} requests: {told}", err=True)
     absent: tuple[str, ...] = ()
     for explanation in explanations:
         # What is not on this machine is the same for all parts.

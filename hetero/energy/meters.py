@@ -161,7 +161,7 @@ def _hwmon(sysroot: Path) -> Iterator[Meter]:
         driver = _text(folder / "name")
         name = f"{driver}:{_place(folder)}"
         if driver == "amdgpu":
-            yield from _card(folder, name) if _is_card(folder / "device") else _one(folder, name, "package")
+            yield from _card(folder, name) if is_graphics_card(folder / "device") else _one(folder, name, "package")
         elif driver == "amdxdna":
             yield from _one(folder, name, "device", "npu")
         elif driver in ("i915", "xe"):
@@ -206,7 +206,7 @@ def _rails(folder: Path, name: str) -> Iterator[Meter]:
         yield Meter(f"{name}:{channel}", label, scope, (part,), False, 0.1, 0.5, 1.0)
 
 
-def _is_card(device: Path) -> bool:
+def is_graphics_card(device: Path) -> bool:
     """An AMD graphics processor on a card of its own: its table of metrics has format 1, those of APUs 2 and 3."""
     try:
         header = (device / "gpu_metrics").read_bytes()[:4]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hetero.errors import ProgramInvalid, Unsupported
-from hetero.graph.node import Array, Attribute, Node, ValueType
+from hetero.graph.node import Array, Attribute, Node, ValueType, fresh_name
 from hetero.graph.ops import evaluate_node, infer
 
 # Larger values are not worked out on the way: nobody computes shapes of so many numbers, and folding can do it later.
@@ -145,7 +145,7 @@ class Importing:
 
     def constant(self, node: OnnxNode, array: Array) -> str:
         """A constant that the model does not have."""
-        return self.define(self._fresh(f"{node.name}/constant"), array)
+        return self.define(fresh_name(f"{node.name}/constant", self.types), array)
 
     def alias(self, value: str, name: str) -> None:
         """Let `name` stand for what `value` stands for."""
@@ -173,7 +173,7 @@ class Importing:
         """
         while inputs and not inputs[-1]:
             inputs = inputs[:-1]
-        result = self._own(output) if output else self._fresh(f"{node.name}/{op}")
+        result = self._own(output) if output else fresh_name(f"{node.name}/{op}", self.types)
         made = Node(op, inputs, (result,), attributes, node.name)
         kind = infer(made, [self.types[value] if value else None for value in inputs])[0]
         self.types[result] = kind
@@ -196,12 +196,5 @@ class Importing:
         self._aliases.pop(name, None)
         if name not in self.types:
             return name
-        self._aliases[name] = self._fresh(name)
+        self._aliases[name] = fresh_name(name, self.types)
         return self._aliases[name]
-
-    def _fresh(self, stem: str) -> str:
-        name, count = stem, 1
-        while name in self.types:
-            count += 1
-            name = f"{stem}_{count}"
-        return name

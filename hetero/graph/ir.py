@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from hetero.errors import ProgramInvalid
-from hetero.graph.node import Array, Node, ValueType, frozen
+from hetero.graph.node import Array, Node, ValueType, fresh_name, frozen
 from hetero.graph.ops import infer
 
 
@@ -78,12 +78,12 @@ class Graph:
         types = {value: self.types[value] for value in self.inputs}
         types |= {value: ValueType.of(array) for value, array in kept.items()}
         for node in ordered:
-            if self.producers.get(node.output) is node:
-                types |= {value: self.types[value] for value in node.outputs}
-                continue
             missing = [value for value in node.inputs if value and value not in types]
             if missing:
                 raise node.broken(f"takes {missing[0]!r}, which is not there before it")
+            if self.producers.get(node.output) is node:
+                types |= {value: self.types[value] for value in node.outputs}
+                continue
             inferred = infer(node, [types[value] if value else None for value in node.inputs])
             types |= dict(zip(node.outputs, inferred, strict=False))
         return Graph(self.name, self.inputs, self.outputs, ordered, kept, types)
@@ -119,14 +119,9 @@ class Graph:
         """How many nodes of each op there are, the most frequent first."""
         return dict(Counter(node.op for node in self.nodes).most_common())
 
-    def fresh(self, stem: str, taken: Iterable[str] = ()) -> str:
+    def fresh(self, stem: str) -> str:
         """A name that no value has: the stem, or with a number behind it."""
-        names = set(taken)
-        name, count = stem, 1
-        while name in self.types or name in names:
-            count += 1
-            name = f"{stem}_{count}"
-        return name
+        return fresh_name(stem, self.types)
 
     def verify(self) -> None:
         """Check what every graph promises.

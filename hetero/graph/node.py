@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,15 @@ def frozen(array: Array) -> Array:
     """The array itself, made read-only: a constant of a graph that nobody else writes to."""
     array.flags.writeable = False
     return array
+
+
+def fresh_name(stem: str, taken: Container[str]) -> str:
+    """A name that is not taken: the stem, or with a number behind it."""
+    name, count = stem, 1
+    while name in taken:
+        count += 1
+        name = f"{stem}_{count}"
+    return name
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,7 @@ class IsolatedExecutable(Executable):
         self._closed = False
         self._cancellable = False
         self._process = process = backend.process()
-        self.lanes, (self.units, self.weights), self.batch = self._load(process)
+        self.lanes, (self.units, self.weights), self.batch, self.min_cosine = self._load(process)
         self._running = [0] * self.lanes
 
     def run(self, inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
@@ -230,10 +230,11 @@ class IsolatedExecutable(Executable):
         if not self._process.dead:
             self._process.ask(("unload", self._key), timeout=_UNLOAD)
 
-    def _load(self, process: Process) -> tuple[int, tuple[Sequence[str], Sequence[float]], int]:
-        lanes, units, batch, self._cancellable, details = process.ask(("load", self._key, self._device, self._what))[0]
+    def _load(self, process: Process) -> tuple[int, tuple[Sequence[str], Sequence[float]], int, float | None]:
+        *shape, self._cancellable, details = process.ask(("load", self._key, self._device, self._what))[0]
         self.details = {**details, "isolated": True, "pid": process.pid}
-        return lanes, units, batch
+        lanes, units, batch, min_cosine = shape
+        return lanes, units, batch, min_cosine
 
     def _load_again(self) -> Process:
         with self._lock:

@@ -77,11 +77,11 @@ class Worker:
             self._devices = {device.name: device for device in devices}
         return [plain_device(device) for device in devices]
 
-    def load(self, key: int, device: str, what: bytes) -> tuple[int, tuple[Any, ...], int, bool, Any]:
+    def load(self, key: int, device: str, what: bytes) -> tuple[Any, ...]:
         """Load a program.
 
         Returns:
-            Lanes, units and weights, batch, whether calls can be cancelled, details.
+            Lanes, units and weights, batch, least cosine, whether calls can be cancelled, details.
         """
         try:
             program, options = pickle.loads(what)
@@ -98,7 +98,8 @@ class Worker:
             )
         self._loaded[key] = loaded = _Loaded(executable)
         units = tuple(map(str, executable.units)), tuple(map(float, executable.weights))
-        return executable.lanes, units, executable.batch, loaded.cancellable, plain(executable.details)
+        shape = executable.lanes, units, executable.batch, executable.min_cosine
+        return *shape, loaded.cancellable, plain(executable.details)
 
     def run(
         self, inputs: Mapping[str, Array], key: int, lane: int, ticket: int, number: int, options: Mapping[str, Any]

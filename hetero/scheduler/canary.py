@@ -34,14 +34,18 @@ class Canary:
     expected: Mapping[str, Array] | None = None
     tolerance: float = TOLERANCE
 
-    def check(self, outputs: Mapping[str, Array]) -> None:
+    def check(self, outputs: Mapping[str, Array], min_cosine: float | None = None) -> None:
         """Compare an answer with the reference's.
+
+        Args:
+            outputs: The answer.
+            min_cosine: As the executable has it.
 
         Raises:
             WrongAnswer: A shape or a number that differs, and by how much.
         """
         for name, expected in (self.expected or {}).items():
-            compare(name, outputs[name], expected, self.tolerance)
+            compare(name, outputs[name], expected, self.tolerance, min_cosine)
 
 
 class Answers(Protocol):
@@ -69,8 +73,15 @@ def make_canary(program: Program, reference: Answers, rows: int = 1) -> Canary |
         return None
 
 
-def compare(name: str, got: Array, expected: Array, tolerance: float) -> None:
+def compare(name: str, got: Array, expected: Array, tolerance: float, min_cosine: float | None = None) -> None:
     """Compare one output with the reference's: whole numbers and texts exactly, others within the tolerance.
+
+    Args:
+        name: Of the output.
+        got: The answer.
+        expected: The reference's.
+        tolerance: As a share of the largest number.
+        min_cosine: Compare the whole as a vector, in place of each number; see `Executable.min_cosine`.
 
     Raises:
         WrongAnswer: They differ.
@@ -91,10 +102,25 @@ def compare(name: str, got: Array, expected: Array, tolerance: float) -> None:
     if not np.array_equal(np.isfinite(a), np.isfinite(b)):
         raise WrongAnswer(f"output {name!r} has NaN or infinity where the reference has none, or the reverse")
     finite = np.isfinite(b)
+    if min_cosine is not None:
+        cosine = _cosine(a[finite], b[finite])
+        if cosine < min_cosine:
+            raise WrongAnswer(
+                f"output {name!r} has a cosine of {cosine:.4f} with the reference; {min_cosine:g} is the least allowed"
+            )
+        return
     off = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
     allowed = tolerance * float(np.abs(b[finite]).max(initial=0.0)) + 1e-6
     if off > allowed:
         raise WrongAnswer(f"output {name!r} differs from the reference by {off:.3g} at most; {allowed:.3g} is allowed")
+
+
+def _cosine(a: Array, b: Array) -> float:
+    """Of the angle between two vectors; 1 where both are zero, 0 where one of them is."""
+    lengths = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    if not lengths:
+        return float(not a.any() and not b.any())
+    return float(a @ b) / lengths
 
 
 def canary_inputs(program: Program, rows: int = 1) -> dict[str, Array] | None:

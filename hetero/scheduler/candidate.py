@@ -61,6 +61,7 @@ class Candidate:
         executable: The loaded program; None before the load and after a refusal.
         passed_over: Why requests never come here, as the attempt that each record shows; None while they may.
         canary: Gives what it has to answer before it is trusted, of so many rows; None when there is nothing to ask.
+        min_cosine: As its executable has it.
         verifier: Checks answers at run time; None when they are not checked.
         give_back: Makes a lane free again and tells whoever waits for one.
         shut: Called when the device, or a unit of it, was set aside.
@@ -95,6 +96,7 @@ class Candidate:
         self.executable: Loaded | None = None
         self.passed_over: Attempt | None = None
         self.verifier: Verifier | None = None
+        self.min_cosine: float | None = None
         self.lanes = Lanes(clock)
         self.free = self.lanes.free
         self.shut: Callable[[], None] = lambda: None
@@ -209,6 +211,7 @@ class Candidate:
             try:
                 self.lanes.prepare(executable.lanes, executable.units, executable.weights)
                 self._run, self._rows = _run_of(executable), executable.batch
+                self.min_cosine = executable.min_cosine
                 busy = ask_units(self.lanes, self._check_canary, self.patience, self._late, self.name)
             except Exception as error:
                 self._run = None
@@ -350,7 +353,7 @@ class Candidate:
         try:
             outputs = run(canary.inputs, call)
             self._signature.check_outputs(outputs)
-            canary.check(outputs)
+            canary.check(outputs, self.min_cosine)
         except Unsupported as error:
             _log.info("%s cannot be asked the canary: %s", self.name, error.problem)
         finally:

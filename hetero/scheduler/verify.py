@@ -54,7 +54,7 @@ class Verifier:
         if candidate is self._reference:
             return
         if self._share >= 1:
-            self._compare(inputs, outputs)
+            self._compare(candidate, inputs, outputs)
         elif self._draw() < self._share:
             # The caller may change its arrays as soon as it has its answer.
             kept = {name: array.copy() for name, array in inputs.items()}
@@ -63,14 +63,14 @@ class Verifier:
 
     def _check_later(self, candidate: Candidate, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         try:
-            self._compare(inputs, outputs)
+            self._compare(candidate, inputs, outputs)
         except ClosedError:
             return
         except WrongAnswer as error:
             _log.error("%s gave a wrong answer: %s", candidate.name, error.problem)
             candidate.distrust(error)
 
-    def _compare(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+    def _compare(self, candidate: Candidate, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         try:
             expected = self._reference.answer(inputs)
         except ClosedError:
@@ -80,4 +80,4 @@ class Verifier:
             _log.warning("an answer could not be checked, %s failed: %s", self._reference.name, error)
             return
         for name, array in expected.items():
-            compare(name, outputs[name], array, self._tolerance)
+            compare(name, outputs[name], array, self._tolerance, candidate.min_cosine)

@@ -26,6 +26,7 @@ class Account:
         devices: How many requests each device answered, by stage.
         simulated: Those of the devices that are simulators.
         fell_back: How many requests were not answered by the first choice of devices.
+        passed_over: What devices did that were asked before the one that answered, and for how many requests, by stage.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class Account:
         self.devices: dict[str, dict[str, int]] = {}
         self.simulated: set[str] = set()
         self.fell_back = 0
+        self.passed_over: dict[str, dict[str, int]] = {}
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -47,6 +49,10 @@ class Account:
         """Count a request."""
         self.timings[stage] = self.timings.get(stage, 0.0) + record.total_seconds
         self.fell_back += record.fell_back
+        for attempt in record.attempts:
+            if attempt.outcome != "ok":
+                told = self.passed_over.setdefault(stage, {})
+                told[str(attempt)] = told.get(str(attempt), 0) + 1
         if record.device is not None:
             devices = self.devices.setdefault(stage, {})
             devices[record.device] = devices.get(record.device, 0) + 1

@@ -53,6 +53,7 @@ class Transcript:
         devices: How many requests each device answered, by stage (`encoder`, `cross`, `decoder`).
         simulated: Those of the devices that are simulators.
         fell_back: How many requests were not answered by the first choice of devices.
+        passed_over: What devices did that were asked before the one that answered, and for how many requests, by stage.
         model: Name of the model.
         task: `transcribe` or `translate`.
     """
@@ -66,6 +67,7 @@ class Transcript:
     devices: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     simulated: tuple[str, ...] = ()
     fell_back: int = 0
+    passed_over: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     model: str = ""
     task: str = "transcribe"
 
@@ -94,5 +96,6 @@ class Transcript:
             "devices": {stage: dict(counts) for stage, counts in self.devices.items()},
             "simulated": list(self.simulated),
             "fell_back": self.fell_back,
+            "passed_over": {stage: dict(counts) for stage, counts in self.passed_over.items()},
             "segments": [segment.to_dict() for segment in self.segments],
         }

@@ -126,6 +126,7 @@ class Transcription(Iterator[Segment]):
             devices={stage: dict(counts) for stage, counts in account.devices.items()},
             simulated=tuple(sorted(account.simulated)),
             fell_back=account.fell_back,
+            passed_over=account.passed_over,
             model=self._transcriber.model.name,
             task=self._settings.task,
         )

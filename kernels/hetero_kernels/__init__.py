@@ -28,11 +28,14 @@ from hetero_kernels.attention_i8_64x64_v2.spec import ATTENTION_I8_64X64_V2
 from hetero_kernels.attention_i8_exact.spec import ATTENTION_I8_EXACT
 from hetero_kernels.family import Family
 from hetero_kernels.gelu_i8.spec import GELU_I8
+from hetero_kernels.gelu_i8_scaled.spec import GELU_I8_SCALED
 from hetero_kernels.gemm_i8_i8.spec import GEMM_I8_I8
 from hetero_kernels.gemm_i8_i32.spec import GEMM_I8_I32
 from hetero_kernels.kernel import Kernel
+from hetero_kernels.layernorm_i8.spec import LAYERNORM_I8
 from hetero_kernels.layernorm_i8_256.spec import LAYERNORM_I8_256
 from hetero_kernels.matmul_i8_64x64.spec import MATMUL_I8_64X64
+from hetero_kernels.mel_i16.spec import MEL_I16
 
 if TYPE_CHECKING:
     from hetero.kernel_tools import KernelTools
@@ -50,9 +53,16 @@ __all__ = [
 
 _KERNELS = {
     kernel.name: kernel
-    for kernel in (ATTENTION_I8_64X64, ATTENTION_I8_64X64_V2, GELU_I8, LAYERNORM_I8_256, MATMUL_I8_64X64)
+    for kernel in (
+        ATTENTION_I8_64X64,
+        ATTENTION_I8_64X64_V2,
+        GELU_I8,
+        GELU_I8_SCALED,
+        LAYERNORM_I8_256,
+        MATMUL_I8_64X64,
+    )
 }
-_FAMILIES = {family.pattern: family for family in (ATTENTION_I8_EXACT, GEMM_I8_I32, GEMM_I8_I8)}
+_FAMILIES = {family.pattern: family for family in (ATTENTION_I8_EXACT, GEMM_I8_I32, GEMM_I8_I8, LAYERNORM_I8, MEL_I16)}
 
 
 def names() -> tuple[str, ...]:

@@ -101,9 +101,10 @@ def exp2_fraction(fraction: Array) -> Array:
 def _weights_table() -> Array:
     below = np.arange(_NOTHING + 1, dtype=np.int32)
     whole = below >> FRACTION_BITS
-    table = (exp2_fraction(below & (_WHOLE - 1)) + ((1 << whole) >> 1)) >> whole
+    rounded = (exp2_fraction(below & (_WHOLE - 1)) + ((1 << whole) >> 1)) >> whole
+    table: Array = rounded.astype(np.int16)
     table.setflags(write=False)
-    return table.astype(np.int16)
+    return table
 
 
 WEIGHTS = _weights_table()

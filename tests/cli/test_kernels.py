@@ -102,6 +102,64 @@ def test_a_kernel_is_verified_as_far_as_this_machine_can(line: Line, compiler: N
     assert "pip install mlir_aie" in rungs[3]["fix"]
 
 
+FAMILIES = ["attention_i8_exact_{T}", "gemm_i8_i32_{K}x{N}", "gemm_i8_i8_{K}x{N}", "layernorm_i8_{D}", "mel_i16_{M}"]
+
+
+def test_families_are_listed_by_pattern_with_their_usual_sizes_and_limits(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_stand_in(tmp_path / "gemm_i8_i32_64x64", "gemm_i8_i32_64x64")
+    monkeypatch.setenv("HETERO_XRT_KERNELS", str(tmp_path))
+    found = {entry["name"]: entry for entry in line.json("kernels", "list")["kernels"]}
+    for name in FAMILIES:
+        assert found[name]["source"] is found[name]["design"] is True
+        assert "never run on an NPU" in found[name]["limits"]
+        assert found[name]["usual"]
+    assert found["gemm_i8_i32_64x64"]["compiled"] == str(tmp_path / "gemm_i8_i32_64x64")
+    assert found["gemm_i8_i32_{K}x{N}"]["compiled"] is None
+    assert "usual sizes are mel_i16_80, mel_i16_128" in line("kernels", "list").stdout
+
+
+@pytest.mark.parametrize(
+    "name", ["attention_i8_exact_1536", "gemm_i8_i32_384x1536", "gemm_i8_i8_384x384", "layernorm_i8_384", "mel_i16_80"]
+)
+def test_a_kernel_of_a_family_is_verified_by_its_name(name: str, line: Line, compiler: None) -> None:
+    rungs = line.json("kernels", "verify", name, "--rung", 1, "--rung", 2)["kernels"][name]
+    assert [rung["state"] for rung in rungs] == ["passed", "passed"]
+    compared = int(rungs[1]["detail"].split(" values")[0].replace(",", ""))
+    assert compared >= 200 * (8 * 80 if name == "mel_i16_80" else 4096)
+
+
+def test_which_size_was_checked_in_place_of_a_large_one_is_told(line: Line, compiler: None) -> None:
+    asked = ("--rung", 2, "--rung", 3, "--columns", 1, "--rows", 1)
+    rungs = line.json("kernels", "verify", "gemm_i8_i32_8192x1024", *asked)["kernels"]["gemm_i8_i32_8192x1024"]
+    assert [rung["detail"].rpartition("; ")[2] for rung in rungs] == ["of gemm_i8_i32_128x128"] * 2
+    rungs = line.json("kernels", "verify", "gemm_i8_i32_192x64", *asked, "--full")["kernels"]["gemm_i8_i32_192x64"]
+    assert all("; of" not in rung["detail"] for rung in rungs)
+
+
+def test_a_pattern_stands_for_the_usual_sizes_and_all_for_those_of_every_family(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = line.json("kernels", "verify", "mel_i16_{M}", "--rung", 1)
+    assert list(document["kernels"]) == ["mel_i16_80", "mel_i16_128"]
+    some, every = (line.json("kernels", "verify", *all_, "--rung", 1)["kernels"] for all_ in ((), ("--all",)))
+    assert {"gelu_i8", "gemm_i8_i8_384x384", "layernorm_i8_384"} <= set(some) < set(every)
+    assert {"gemm_i8_i8_1536x384", "attention_i8_exact_1536"} <= set(every) - set(some)
+
+
+def test_a_family_of_a_wrong_size_is_refused(line: Line) -> None:
+    line.refuses("kernels", "verify", "gemm_i8_i32_100x64", says="K = 100 cannot be")
+    line.refuses("kernels", "verify", "gemm_i8_i32_384x384", "--columns", 4, says="4 columns cannot share 6 blocks")
+    line.refuses("kernels", "verify", "mel_i16_80", "--layout", "separate", says="buffers for all columns together")
+
+
+def test_a_build_of_a_family_without_the_tools_says_what_is_missing(line: Line, tmp_path: Path) -> None:
+    for name in ("gemm_i8_i8_384x384", "attention_i8_exact_1536", "mel_i16_80"):
+        line.refuses("kernels", "build", name, "-o", tmp_path / name, code=3, says="AMD's tools")
+        assert not (tmp_path / name).exists()
+
+
 def test_a_check_that_fails_is_told_and_ends_with_1(line: Line) -> None:
     result = line("kernels", "verify", "attention_i8_64x64", "--rung", 1, "--stack", 1024)
     assert result.exit_code == 1
@@ -144,6 +202,8 @@ def test_the_exit_code_is_that_of_the_worst_check(
 def test_the_size_goes_to_the_tools(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Fake("passed", "passed")
     put(monkeypatch, fake)
+    line.json("kernels", "verify", "square", "--full")
+    assert fake.asked.pop() == Size(full=True)
     size = ("--columns", 2, "--rows", 3, "--tiles-per-core", 7, "--layout", "separate", "--stack", 2048)
     line.json("kernels", "verify", "square", *size)
     document = line.json("kernels", "build", "square", "-o", "out", *size)

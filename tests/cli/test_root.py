@@ -30,6 +30,7 @@ COMMANDS = (
     "bench",
     "transcribe",
     "trace",
+    "thermal",
     "compile",
     "kernels",
     "models",

@@ -49,6 +49,7 @@ class FakeTranscription:
             devices={"encoder": {"npu": 3, "cpu": 1}},
             simulated=("npu",) if self._simulated else (),
             fell_back=1,
+            passed_over={"encoder": {"npu: run failed: gone": 1}},
             model="tiny.en",
         )
 
@@ -110,7 +111,7 @@ def test_text_alone_goes_to_a_pipe_and_the_summary_to_stderr(line: Line, talk: P
     assert ["encoder", "npu", "(simulated)", "x3,", "cpu", "x1", "1.50"] in rows
     assert ["audio", "host", "0.25"] in rows
     assert ["other", "host", "0.25"] in rows
-    assert "1 requests were not answered by the first choice" in result.stderr
+    assert "encoder: passed over for 1 requests: npu: run failed: gone" in result.stderr
 
 
 def test_quiet_leaves_stderr_empty(line: Line, talk: Path) -> None:

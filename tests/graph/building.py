@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hetero.graph import Graph, Node, ValueType
+from hetero.graph import Graph, Node, ValueType, evaluate
 
 Array = NDArray[Any]
 
@@ -47,6 +48,21 @@ def random_inputs(graph: Graph, seed: int = 0) -> dict[str, Array]:
 
 def weights(*shape: int, seed: int = 1) -> Array:
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+Write = Callable[[Builder], str]
+
+
+def fused(passing: Callable[[Graph], Graph], write: Write, tolerance: float = 1e-5) -> Graph:
+    """The graph after a pass, which must compute what it did before."""
+    build = Builder()
+    before = build.graph(write(build))
+    after = passing(before)
+    after.verify()
+    given = random_inputs(before)
+    for name, array in evaluate(before, given).items():
+        np.testing.assert_allclose(evaluate(after, given)[name], array, rtol=tolerance, atol=tolerance)
+    return after
 
 
 _UNARY = ("Relu", "Tanh", "Sigmoid", "Neg", "Abs", "Gelu", "Identity", "Erf")

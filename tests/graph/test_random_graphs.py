@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hetero.errors import ProgramInvalid
-from hetero.graph import Graph, Node, evaluate
+from hetero.graph import Graph, evaluate
 from hetero.graph import passes as all_passes
 from hetero.graph.memory import live_ranges, plan_arena, storages
 from hetero.graph.ops import evaluate_node
@@ -145,4 +145,4 @@ def test_nodes_that_do_not_follow_one_another_are_refused(graph: Graph) -> None:
             swapped = [*graph.nodes]
             swapped[place - 1 : place + 1] = reversed(swapped[place - 1 : place + 1])
             with pytest.raises(ProgramInvalid, match="not there before it"):
-                graph.with_nodes([Node(n.op, n.inputs, n.outputs, n.attributes) for n in swapped])
+                graph.with_nodes(swapped)

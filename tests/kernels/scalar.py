@@ -156,3 +156,70 @@ def attention_exact(query: Row, k: Matrix, v: Matrix, temperature: int, keys: in
         return [0] * 64
     mantissa, shift = reciprocal(total)
     return [clip(shifted_up(s * mantissa, 17 + shift), -(2**15), 2**15 - 1) for s in summed]
+
+
+def layernorm_wide(x: Row, gamma: Row, beta: Row) -> list[int]:
+    """Layer normalisation of a row that is scaled to 14 bits."""
+    width = len(x)
+    up = 14 - max(map(abs, x)).bit_length()
+    row = [value << up if up >= 0 else shifted_up(value, -up) for value in x]
+    mean = floor(Fraction(sum(row), width) + Fraction(1, 2))
+    centred = [value - mean for value in row]
+    squares = max(sum(c * c for c in centred), 64)
+    halved = (squares.bit_length() - 14) // 2
+    u = squares >> 2 * halved if halved >= 0 else squares << -2 * halved
+    r = round(Fraction("2.2") * 2**14) - (round(Fraction("1.3") * 2**14) * u >> 15)
+    for _ in range(3):
+        r = r * (3 * 2**13 - (u * (r * r >> 15) >> 15)) >> 14
+    bits = max(bits for bits in range(16) if width * 4**bits < 2 * 4**15)
+    root = max(root for root in range(2**15) if (2 * root - 1) ** 2 * 2 < 4 * width * 4**bits)
+    inverse = min(shifted_up(min(r, 32767) * root, 15), 32767)
+    normal = [clip(shifted_up(c * inverse, halved + bits - 3), -(2**15), 2**15 - 1) for c in centred]
+    return [clip(shifted_up(n * g + b * 512, 17)) for n, g, b in zip(normal, gamma, beta, strict=True)]
+
+
+def erf_gelu(x: int, step_x: Fraction, step_y: Fraction) -> Decimal:
+    """gelu(x step_x) / step_y, by the series of the error function."""
+    with localcontext(Context(prec=80)):
+        t = Decimal(x) * step_x.numerator / step_x.denominator
+        z = t / Decimal(2).sqrt()
+        term = total = z
+        for n in range(1, 400):
+            term *= -z * z / n
+            total += term / (2 * n + 1)
+        erf = 2 / PI.sqrt() * total
+        return t / 2 * (1 + erf) * step_y.denominator / step_y.numerator
+
+
+def log2_steps(value: int, table: Row) -> int:
+    """The logarithm of base 2 in steps of 2**-15: a table of 256 sections, and a line within each."""
+    bits = value.bit_length()
+    mantissa = value * 2 ** (64 - bits) // 2 ** (64 - 15)
+    section, rest = divmod(mantissa - 2**14, 64)
+    return 2**15 * (bits - 1) + table[section] + shifted_up((table[section + 1] - table[section]) * rest, 6)
+
+
+def mel(x: Row, matrices: Sequence[Matrix], filters: Matrix, offsets: Row, table: Row) -> list[int]:
+    """The log-mel spectrum of one window, of the kernel's tables."""
+    up = 14 - max(map(abs, x)).bit_length()
+    row = [value << up if up >= 0 else shifted_up(value, -up) for value in x]
+    even = [clip(row[n] + row[400 - n], -(2**15), 2**15 - 1) for n in range(1, 200)] + [row[200]]
+    odd = [clip(row[n] - row[400 - n], -(2**15), 2**15 - 1) for n in range(1, 200)] + [0]
+    products = [
+        [dot(part, column) for column in zip(*matrix, strict=True)]
+        for part, matrix in zip((even, odd), matrices, strict=True)
+    ]
+    rounded = [[shifted_up(value, 8) for value in part] for part in products]
+    left = 30 - max(abs(value) for part in rounded for value in part).bit_length()
+    assert left >= 1
+    real, imaginary = ([value << left for value in part] for part in rounded)
+    power = [
+        min(shifted_up((re * re >> 15) + (im * im >> 15), 15), 2**31 - 1)
+        for re, im in zip(real, imaginary, strict=True)
+    ]
+    y = []
+    for weights, offset in zip(filters, offsets, strict=True):
+        energy = dot(power, weights)
+        logarithm = log2_steps(energy, table) + offset + 2**16 * (8 - left - up) if energy else 0
+        y.append(clip(shifted_up(logarithm, 6), -17008, 2**15 - 1) if energy else -17008)
+    return y

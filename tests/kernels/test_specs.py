@@ -17,9 +17,16 @@ from hetero.plugins import Plugins
 from hetero.tensors import Array
 from hetero_kernels import Family, Kernel, families, get, names
 
-NAMES = ("attention_i8_64x64", "attention_i8_64x64_v2", "gelu_i8", "layernorm_i8_256", "matmul_i8_64x64")
-PATTERNS = ("attention_i8_exact_{T}", "gemm_i8_i32_{K}x{N}", "gemm_i8_i8_{K}x{N}")
-SIZED = ("attention_i8_exact_128", "gemm_i8_i32_64x128", "gemm_i8_i8_128x64")
+NAMES = (
+    "attention_i8_64x64",
+    "attention_i8_64x64_v2",
+    "gelu_i8",
+    "gelu_i8_scaled",
+    "layernorm_i8_256",
+    "matmul_i8_64x64",
+)
+PATTERNS = ("attention_i8_exact_{T}", "gemm_i8_i32_{K}x{N}", "gemm_i8_i8_{K}x{N}", "layernorm_i8_{D}", "mel_i16_{M}")
+SIZED = ("attention_i8_exact_128", "gemm_i8_i32_64x128", "gemm_i8_i8_128x64", "layernorm_i8_192", "mel_i16_128")
 ROOT = Path(__file__).parents[2]
 
 every_kernel = pytest.mark.parametrize("kernel", [get(name) for name in (*NAMES, *SIZED)], ids=(*NAMES, *SIZED))
@@ -171,7 +178,7 @@ def test_a_call_of_the_kernel_checks_its_inputs(kernel: Kernel) -> None:
     expected = kernel.reference(**given)
     for name, array in kernel(*given.values()).items():
         np.testing.assert_array_equal(array, expected[name])
-    with pytest.raises(InputError, match="has dtype float32, expected int8"):
+    with pytest.raises(InputError, match=r"has dtype float32, expected int(8|16)"):
         kernel({name: array.astype(np.float32) for name, array in given.items()})
     with pytest.raises(InputError, match="has shape"):
         kernel({name: array[..., np.newaxis] for name, array in given.items()})

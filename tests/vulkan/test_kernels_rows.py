@@ -126,14 +126,22 @@ def test_a_large_mean_does_not_drown_the_variance(device: VulkanDevice) -> None:
 
 def test_sums_are_wrong_without_their_barriers(device: VulkanDevice, without_barriers: Callable[[str], bytes]) -> None:
     """The comparison of these tests notices a missing barrier."""
-    x = np.abs(normal(1, 64, 640)) + 1
-    with bench(device) as on:
-        y = on.empty((64,))
-        (step,) = reduce(device, "sum", on.put(x), y, [1])
-        broken = device.pipeline("rows without barriers", step.pipeline.constants, code=without_barriers("rows"))
-        on.run([type(step)(broken, step.buffers, step.groups, step.push)])
-        with pytest.raises(AssertionError, match="an error of"):
-            close(on.get(y), x.astype(float).sum(1), x.astype(float).sum(1), 2e-6)
+
+    def check_all() -> None:
+        # One run may be right by chance: by what shared memory still holds of the run before, or by who was quick.
+        for scale in (1, 3, 7, 11, 13, 17):
+            x = scale * (np.abs(normal(scale, 64, 640)) + 1)
+            with bench(device) as on:
+                y = on.empty((64,))
+                (step,) = reduce(device, "sum", on.put(x), y, [1])
+                broken = device.pipeline(
+                    "rows without barriers", step.pipeline.constants, code=without_barriers("rows")
+                )
+                on.run([type(step)(broken, step.buffers, step.groups, step.push)])
+                close(on.get(y), x.astype(float).sum(1), x.astype(float).sum(1), 2e-6)
+
+    with pytest.raises(AssertionError, match="an error of"):
+        check_all()
 
 
 def test_what_does_not_fit_is_refused_in_words(device: VulkanDevice) -> None:

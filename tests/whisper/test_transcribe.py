@@ -432,6 +432,8 @@ def test_a_device_that_fails_midway_costs_no_word_and_is_told_of(make: Make, tok
     assert transcript.devices["decoder"]["scripted"] == 6
     assert transcript.simulated == ("npu",)
     assert transcript.fell_back >= 1
+    assert list(transcript.passed_over) == ["decoder"]
+    assert transcript.passed_over["decoder"]["npu (simulated): run failed: DeviceLost: gone"] == 1
 
 
 def test_a_forbidden_fallback_is_an_error(make: Make, tokenizer: Tokenizer) -> None:

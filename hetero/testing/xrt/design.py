@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from hetero.pieces import Dealt
 from hetero.tensors import Array
 
 Reference = Callable[..., Mapping[str, Array]]
 """A kernel's exact answer: `reference(**inputs) -> {output name: array}`, all its tiles at once."""
 
-Role = Literal["in", "out", "inout", "weight", "scratch"]
+Role = Literal["in", "out", "inout", "weight", "scratch", "constant"]
 FIRST_DATA_ARGUMENT = 3
 
 
@@ -30,19 +31,27 @@ class DesignTensor:
     Attributes:
         name: The kernel's name for it.
         dtype: A numpy name.
-        shape: Of one tile; of the whole for a `weight`.
+        shape: Of one tile; of the whole for a `weight` or a `constant`.
         shared: The kernel takes it once for all tiles, and every tile brings its own copy.
+        axis: That it is cut along, in an argument of several pieces.
+        repeated: It is not cut: each of them has a copy.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     shared: bool = False
+    axis: int = 0
+    repeated: bool = False
 
     @property
     def size(self) -> int:
         """Bytes of one tile."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def dealt(self, pieces: int) -> Dealt:
+        """How it lies in a tile of so many pieces."""
+        return Dealt(self.shape, np.dtype(self.dtype), pieces, self.axis, self.repeated)
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,9 @@ class DesignArgument:
         role: What the kernel does with it. A `scratch` is the kernel's own, of no content.
         tensors: What a tile has in it, one behind the other.
         column: The column whose tiles it holds; None for all columns, one behind the other.
+        pieces: That a tile is dealt out in, one behind the other: each has a part of every tensor.
+        padding: Bytes behind each piece.
+        content: Of a `constant`: what it has to hold, as hexadecimal digits.
     """
 
     index: int
@@ -62,11 +74,28 @@ class DesignArgument:
     role: Role
     tensors: tuple[DesignTensor, ...]
     column: int | None = None
+    pieces: int = 1
+    padding: int = 0
+    content: str = ""
+
+    @property
+    def piece_size(self) -> int:
+        """Bytes of one piece of a tile, with what is behind it."""
+        return sum(tensor.dealt(self.pieces).part_size for tensor in self.tensors) + self.padding
 
     @property
     def tile_size(self) -> int:
         """Bytes of one tile."""
-        return sum(tensor.size for tensor in self.tensors)
+        return self.pieces * self.piece_size
+
+    def views(self, content: Array, tiles: int) -> Iterator[tuple[DesignTensor, Array]]:
+        """Each tensor and its parts in so many tiles: `[tiles, *cells]`; of a repeated one the first piece's."""
+        offset = 0
+        for tensor in self.tensors:
+            dealt = tensor.dealt(self.pieces)
+            view = dealt.view(content.data, offset, self.piece_size, tiles)
+            yield tensor, view[:, :1] if tensor.repeated and self.pieces > 1 else view
+            offset += dealt.part_size
 
 
 @dataclass(frozen=True)
@@ -83,7 +112,10 @@ class Design:
         opcode: That its first argument has to be.
         joined: The reference takes tiles joined along their first axis; else stacked along a new one.
         serial: Its instructions wait for each column before the next begins.
-        multiply_adds: Of one tile, for modelled time.
+        multiply_adds: Of one tile, for modelled time; of a tile that the cores of a column share, of each core's part.
+        by_cycles: Modelled time is that of the size of its work, also where the Phoenix says how long a tile takes:
+            that is known of tiles of 64x64 alone.
+        worker: Who works on one tile: a core, a column's cores together, or the whole array.
     """
 
     kernel: str
@@ -96,6 +128,8 @@ class Design:
     joined: bool = False
     serial: bool = False
     multiply_adds: int = 0
+    by_cycles: bool = False
+    worker: Literal["core", "column", "array"] = "core"
 
     @property
     def tiles_per_column(self) -> int:
@@ -104,7 +138,7 @@ class Design:
 
     def size_of(self, argument: DesignArgument) -> int:
         """Bytes that the kernel reads or writes at an argument."""
-        if argument.role in ("weight", "scratch"):
+        if argument.role in ("weight", "scratch", "constant"):
             return argument.tile_size
         return argument.tile_size * self.tiles_of(argument)
 
@@ -145,11 +179,11 @@ class Design:
         shared: dict[str, Array] = {}
         for argument in self.arguments:
             if argument.role == "weight":
-                offset = 0
-                for tensor in argument.tensors:
-                    part = contents[argument.index][offset : offset + tensor.size]
-                    inputs[tensor.name] = part.view(tensor.dtype).reshape(tensor.shape)
-                    offset += tensor.size
+                for tensor, view in argument.views(np.ascontiguousarray(contents[argument.index]), 1):
+                    inputs[tensor.name] = view.reshape(tensor.shape)
+            elif argument.role == "constant":
+                if contents[argument.index].tobytes() != bytes.fromhex(argument.content):
+                    raise RuntimeError(f"simulated XRT: argument {argument.name} does not hold the design's constant")
             elif argument.role in ("in", "inout"):
                 self._unpack(argument, contents[argument.index], inputs, shared)
         outputs = self._call(inputs, shared, reference)
@@ -167,14 +201,10 @@ class Design:
     def _unpack(
         self, argument: DesignArgument, content: Array, inputs: dict[str, Array], shared: dict[str, Array]
     ) -> None:
-        tiles = content.reshape(self.tiles_of(argument), argument.tile_size)
-        offset = 0
-        for tensor in argument.tensors:
+        for tensor, view in argument.views(np.ascontiguousarray(content), self.tiles_of(argument)):
             into = shared if tensor.shared else inputs
-            part = np.ascontiguousarray(tiles[:, offset : offset + tensor.size]).view(tensor.dtype)
             whole = into.setdefault(tensor.name, np.zeros((self.tiles_per_launch, *tensor.shape), tensor.dtype))
-            whole[self._tiles(argument)] = part.reshape(-1, *tensor.shape)
-            offset += tensor.size
+            whole[self._tiles(argument)] = view.reshape(-1, *tensor.shape)
 
     def _call(self, inputs: dict[str, Array], shared: dict[str, Array], reference: Reference) -> dict[str, Array]:
         """The outputs with a leading axis of tiles."""
@@ -195,12 +225,8 @@ class Design:
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     def _packed(self, argument: DesignArgument, outputs: Mapping[str, Array]) -> Array:
-        parts = [
-            np.ascontiguousarray(
-                outputs[tensor.name]
-                .astype(tensor.dtype, copy=False)
-                .reshape(self.tiles_per_launch, -1)[self._tiles(argument)]
-            ).view(np.uint8)
-            for tensor in argument.tensors
-        ]
-        return np.concatenate(parts, axis=1).reshape(-1)
+        packed = np.zeros(self.size_of(argument), np.uint8)
+        for tensor, view in argument.views(packed, self.tiles_of(argument)):
+            tiles = outputs[tensor.name].astype(tensor.dtype, copy=False).reshape(self.tiles_per_launch, *tensor.shape)
+            view[:] = tiles[self._tiles(argument)].reshape(view.shape)
+        return packed

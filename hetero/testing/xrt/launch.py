@@ -108,7 +108,7 @@ def inspect(job: Job, ledger: Ledger) -> None:
             wrong("group_id", "garbage")
         if buffer.size < image.design.size_of(argument):
             wrong("argument_size")
-        if argument.role in ("in", "inout", "weight"):
+        if argument.role in ("in", "inout", "weight", "constant"):
             if not buffer.written:
                 wrong("unwritten_input")
             if buffer.stale():

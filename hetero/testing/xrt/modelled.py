@@ -20,7 +20,7 @@ MULTIPLY_ADDS_PER_CYCLE = 256
 
 def seconds_of(design: Design, phoenix: SimulatedPhoenix) -> float:
     """Modelled seconds of one launch, without what dispatching it costs."""
-    if phoenix.timing == "cycles":
+    if phoenix.timing == "cycles" or design.by_cycles:
         column = cycles_of(design, phoenix.utilisation) / (phoenix.clock_mhz * 1e6)
     else:
         column = math.ceil(design.tiles_per_column / design.rows) * phoenix.tile_seconds

@@ -37,7 +37,8 @@ class SimulatedPhoenix:
         switch_seconds: Cost of loading another xclbin into a column.
         call_seconds: For which each call that enters the driver (device, sync, read, write, submit) holds the GIL.
         command_limit: Seconds after which the driver kills a command.
-        timing: `tile`: every tile takes `tile_seconds`; `cycles`: from the size of the work, see `modelled`.
+        timing: `tile`: every tile takes `tile_seconds`, but for designs with tiles of another size, which are timed by
+            `cycles`: from the size of the work, see `modelled`.
         tile_seconds: See `timing`. Columns and rows work on tiles at the same time.
         clock_mhz: Of the array, for `cycles`.
         utilisation: Share of the array's peak rate that a kernel reaches, for `cycles`.

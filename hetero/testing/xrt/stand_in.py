@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import struct
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +45,10 @@ _DPU_PROPERTIES = 1 | 0x901 << 16
 
 # Multiply-adds of a tile, for modelled time; a kernel that is not here counts one for each output element.
 _MULTIPLY_ADDS = {"attention_i8_64x64": 2 * 64**3, "matmul_i8_64x64": 64**3}
+# Families of kernels with tiles of their own: rows to a product, and whole heads, which a column's cores share.
+_GEMM = re.compile(r"gemm_i8_i\d+_(\d+)x(\d+)")
+_HEADS = re.compile(r"attention_i8_exact_(\d+)")
+_ROWS, _GEMM_ROWS, _HEAD_SIZE, _BLOCK_SIDE = 4, 64, 64, 64
 
 Layout = Literal["packed", "separate"]
 
@@ -105,6 +110,67 @@ def write_stand_in(
     return write_design(folder, design, order=order, fill=fill)
 
 
+def write_usual(folder: Path, program: Program, columns: int) -> Path:
+    """Write the stand-in files of a kernel in the form that suits it; arguments and errors as for `usual_design`.
+
+    Returns:
+        The `kernel.toml`.
+    """
+    return write_design(folder, usual_design(program, columns))
+
+
+def usual_design(program: Program, columns: int) -> Design:
+    """The design that suits a kernel: all columns, and as many tiles as it has use for.
+
+    A product of rows and a matrix takes 64 rows a tile, a tile a core, and its weights in an argument of their own;
+    attention over all keys a head a tile, which the cores of a column share, in pieces of 64 queries and of 64 keys.
+    Others take a tile a column. Buffers lie as those of the designs in `hetero_kernels`.
+
+    Args:
+        program: The kernel's.
+        columns: Columns that it takes.
+
+    Raises:
+        OptionError: The numbers do not fit.
+    """
+    if _GEMM.fullmatch(program.name):
+        product = _designed(program, columns, columns * _ROWS, "packed", _ROWS, _GEMM_ROWS, "argument", serial=False)
+        return replace(product, arguments=_product_buffers(product), worker="array")
+    whole = _designed(program, columns, columns, "packed", 1, None, "tile", serial=False)
+    if _HEADS.fullmatch(program.name):
+        return replace(whole, arguments=_attention_buffers(whole), worker="column")
+    return whole
+
+
+def _product_buffers(design: Design) -> tuple[DesignArgument, ...]:
+    """Weights with what belongs to the channels are in pieces of 64 channels, each of whole blocks of 64 x 64."""
+    given, weights, answers = design.arguments
+    if len(weights.tensors) == 1:
+        return design.arguments
+    matrix, *about = weights.tensors
+    channels = matrix.shape[1]
+    dealt = tuple(t if t.shape == (channels,) else replace(t, repeated=True) for t in about)
+    pieces = channels // _BLOCK_SIDE
+    tensors = (replace(matrix, axis=1), *dealt)
+    used = sum(tensor.dealt(pieces).part_size for tensor in tensors)
+    return given, replace(weights, tensors=tensors, pieces=pieces, padding=-used % _BLOCK_SIDE**2), answers
+
+
+def _attention_buffers(design: Design) -> tuple[DesignArgument, ...]:
+    """Queries with their temperatures and the number of keys, in whole strips of 8 rows; keys with their values."""
+    given, answers = design.arguments
+    by_name = {tensor.name: tensor for tensor in given.tensors}
+    pieces = by_name["q"].shape[0] // _BLOCK_SIDE
+    queries = (by_name["q"], by_name["temperature"], replace(by_name["keys"], repeated=True))
+    used = sum(tensor.dealt(pieces).part_size for tensor in queries)
+    pairs = (by_name["k"], by_name["v"])
+    return (
+        replace(given, name="queries", tensors=queries, pieces=pieces, padding=-used % (8 * _BLOCK_SIDE)),
+        replace(given, index=given.index + 1, name="keys", tensors=pairs, pieces=pieces),
+        replace(answers, index=answers.index + 1),
+    )
+
+
 def write_design(folder: Path, design: Design, *, order: str = "columns", fill: str = "zeros") -> Path:
     """Write the stand-in files of a design: `KERNEL.xclbin`, `KERNEL.insts.bin` and `kernel.toml`.
 
@@ -115,6 +181,9 @@ def write_design(folder: Path, design: Design, *, order: str = "columns", fill: 
     xclbin, instructions = folder / f"{design.kernel}.xclbin", folder / f"{design.kernel}.insts.bin"
     xclbin.write_bytes(xclbin_of(design))
     instructions.write_bytes(instructions_of(design))
+    for argument in design.arguments:
+        if argument.content:
+            (folder / _constant_name(design, argument)).write_bytes(bytes.fromhex(argument.content))
     manifest = folder / MANIFEST
     manifest.write_text(_manifest(design, xclbin.name, instructions.name, order, fill), encoding="utf-8")
     return manifest
@@ -236,7 +305,6 @@ def _designed(
             label = name if column is None else f"{name}{column}"
             index = FIRST_DATA_ARGUMENT + len(arguments)
             arguments.append(DesignArgument(index, label, role, tuple(tensors), column))
-    elements = sum(math.prod(t.shape) for t in outputs)
     return Design(
         program.name,
         tuple(arguments),
@@ -245,8 +313,22 @@ def _designed(
         rows,
         joined=tile_rows is not None,
         serial=serial,
-        multiply_adds=_MULTIPLY_ADDS.get(program.name, elements),
+        **work_of(program.name, outputs),
     )
+
+
+def work_of(kernel: str, outputs: Sequence[DesignTensor]) -> dict[str, Any]:
+    """What a design says of the size of its work, for modelled time: `multiply_adds` and `by_cycles`.
+
+    Args:
+        kernel: Its name.
+        outputs: Of one tile.
+    """
+    if gemm := _GEMM.fullmatch(kernel):
+        return {"multiply_adds": outputs[0].shape[0] * int(gemm[1]) * int(gemm[2]), "by_cycles": True}
+    if heads := _HEADS.fullmatch(kernel):
+        return {"multiply_adds": 2 * int(heads[1]) ** 2 * _HEAD_SIZE // _ROWS, "by_cycles": True}
+    return {"multiply_adds": _MULTIPLY_ADDS.get(kernel, sum(math.prod(tensor.shape) for tensor in outputs))}
 
 
 def _manifest(design: Design, xclbin: str, instructions: str, order: str, fill: str) -> str:
@@ -263,6 +345,7 @@ def _manifest(design: Design, xclbin: str, instructions: str, order: str, fill: 
         f"opcode = {design.opcode}",
         f"columns = {design.columns}",
         f"rows = {design.rows}",
+        f"worker = {json.dumps(design.worker)}",
         f"tiles_per_launch = {design.tiles_per_launch}",
         "",
         "[batch]",
@@ -280,6 +363,12 @@ def _manifest(design: Design, xclbin: str, instructions: str, order: str, fill: 
         ]
         if argument.column is not None:
             lines += ['layout = "separate"', f"column = {argument.column}"]
+        if argument.content:
+            lines.append(f"file = {json.dumps(_constant_name(design, argument))}")
+        if argument.pieces > 1:
+            lines.append(f"pieces = {argument.pieces}")
+        if argument.padding:
+            lines.append(f"padding = {argument.padding}")
         lines += ["tensors = [", *(f"    {_tensor(tensor)}," for tensor in argument.tensors), "]"]
     return "\n".join(lines) + "\n"
 
@@ -290,4 +379,14 @@ def _tensor(tensor: DesignTensor) -> str:
         f"dtype = {json.dumps(np.dtype(tensor.dtype).name)}",
         f"shape = {json.dumps(list(tensor.shape))}",
     ]
-    return "{ " + ", ".join([*parts, "shared = true"] if tensor.shared else parts) + " }"
+    if tensor.shared:
+        parts.append("shared = true")
+    if tensor.axis:
+        parts.append(f"axis = {tensor.axis}")
+    if tensor.repeated:
+        parts.append("repeated = true")
+    return "{ " + ", ".join(parts) + " }"
+
+
+def _constant_name(design: Design, argument: DesignArgument) -> str:
+    return f"{design.kernel}.{argument.name}.bin"

@@ -13,6 +13,7 @@ from typing import Any
 from hetero.errors import CompileError
 from hetero_kernels.aie2.pattern import elements, is_linear
 from hetero_kernels.aie2.simulate.design import (
+    Buffer,
     Handle,
     Link,
     ObjectFifo,
@@ -130,12 +131,13 @@ def _cores(program: Program, needs: Mapping[str, Need]) -> Iterable[Use]:
                 fix=f"take a stack of {frame:,} bytes or more",
             )
         buffers = sum(handle.depth * handle.fifo.size for handle in worker.handles)
-        data = sum(needs[kernel.name].data for kernel in worker.kernels)
+        own = [argument for argument in worker.fn_args if isinstance(argument, Buffer)]
+        data = sum(needs[kernel.name].data for kernel in worker.kernels) + sum(bytes_of(b.obj_type) for b in own)
         yield _within(
             "core memory",
             buffers + worker.stack_size + data,
             CORE_MEMORY,
-            f"{name} ({buffers:,} of buffers, {worker.stack_size:,} of stack, {data:,} of tables)",
+            f"{name} ({buffers:,} of buffers, {worker.stack_size:,} of stack, {data:,} of tables and state)",
             "take smaller tiles, or FIFOs of depth 1",
         )
 
@@ -163,7 +165,7 @@ def _memory_tiles(program: Program) -> Iterable[Use]:
 
 
 def _columns(program: Program) -> list[list[Link]]:
-    """The links, grouped by the cores that they lead to."""
+    """The links, grouped by the memory tile that they are put on, else by the cores that they lead to."""
     groups: list[tuple[set[int], list[Link]]] = []
     links = {
         id(end.end): end.end
@@ -174,6 +176,8 @@ def _columns(program: Program) -> list[list[Link]]:
     for link in links.values():
         ends = [other for handle in (*link.sources, *link.targets) for other in _others(handle)]
         cores = {id(end.end) for end in ends if isinstance(end.end, Worker)} or {id(link)}
+        if link.tile is not None:
+            cores = {hash(link.tile)}
         together = [group for group in groups if group[0] & cores]
         merged = (
             cores.union(*(group[0] for group in together)),

@@ -9,108 +9,23 @@ A kernel brings a `.cc`, its tensors with their patterns, and a frame: see `hete
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from hetero.errors import OptionError
 from hetero.tensors import Array
+from hetero_kernels.aie2 import examples
+from hetero_kernels.aie2.array_design import HostArgument, Role, TileTensor, Worker
 from hetero_kernels.aie2.function import Buffer, CoreFunction, array_type
+from hetero_kernels.aie2.geometry import Geometry
 from hetero_kernels.aie2.iron import Iron
+from hetero_kernels.aie2.pattern import places
 from hetero_kernels.kernel import Kernel
 
-Layout = Literal["packed", "separate"]
-MOST_COLUMNS, MOST_ROWS = 4, 4
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How much of the array a design takes, and how much work a launch is.
-
-    Attributes:
-        columns: 1 to 4.
-        rows: Cores of a column, 1 to 4.
-        tiles_per_core: That each core works on in one launch.
-        layout: `packed`: one input and one output buffer, `[column][tile][tensors]`; `separate`: a buffer for each
-            column, all inputs first, then all outputs.
-        stack: Bytes of a core's stack; None for what the design says.
-    """
-
-    columns: int = 4
-    rows: int = 4
-    tiles_per_core: int = 4
-    layout: Layout = "packed"
-    stack: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value, most in (
-            ("columns", self.columns, MOST_COLUMNS),
-            ("rows", self.rows, MOST_ROWS),
-            ("tiles_per_core", self.tiles_per_core, None),
-        ):
-            if value < 1 or (most is not None and value > most):
-                limits = f"1 to {most}" if most else "1 or more"
-                raise OptionError(f"{name} is {value}, expected {limits}", fix="Phoenix has 4 columns of 4 cores")
-        if self.layout not in ("packed", "separate"):
-            raise OptionError(f"layout is {self.layout!r}", fix="take packed or separate")
-
-    @property
-    def tiles(self) -> int:
-        """Of one launch, in all columns together."""
-        return self.columns * self.tiles_per_column
-
-    @property
-    def tiles_per_column(self) -> int:
-        """Of one launch."""
-        return self.rows * self.tiles_per_core
-
-
-@dataclass(frozen=True)
-class TileTensor:
-    """One tensor of a tile.
-
-    Attributes:
-        name: As the kernel's spec has it.
-        dtype: A numpy name.
-        shape: Of one tile.
-        shared: The kernel takes it once for all tiles, and every tile brings its own copy.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    shared: bool = False
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-
-@dataclass(frozen=True)
-class HostArgument:
-    """One buffer of the host, as `kernel.toml` describes it.
-
-    Attributes:
-        name: For people.
-        role: `in` or `out`.
-        tensors: Of one tile, one behind the other.
-        column: Whose tiles it holds; None for all columns.
-    """
-
-    name: str
-    role: Literal["in", "out"]
-    tensors: tuple[TileTensor, ...]
-    column: int | None
-
-    @property
-    def tile_size(self) -> int:
-        """Bytes of one tile."""
-        return sum(tensor.size for tensor in self.tensors)
+__all__ = ["ColumnMap", "Geometry", "TileTensor"]
 
 
 @dataclass(frozen=True)
@@ -130,7 +45,8 @@ class ColumnMap:
             it is one entry.
         cycles: Of one call, estimated from the instructions of its inner loops; used for modelled time only.
         limits: What it does not do, for the listing.
-        geometry: What it is built for unless the caller says otherwise.
+        geometry: How much of the array it takes, and how much work a launch is.
+        defines: Macros that give the source its name or sizes, of a design for many sizes.
     """
 
     kernel: Kernel
@@ -145,6 +61,7 @@ class ColumnMap:
     cycles: int = 0
     limits: str = ""
     geometry: Geometry = field(default_factory=Geometry)
+    defines: tuple[tuple[str, int | str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -152,9 +69,29 @@ class ColumnMap:
         return self.kernel.name
 
     @property
+    def worker(self) -> Worker:
+        """A core has a tile to itself."""
+        return "core"
+
+    @property
+    def tiles(self) -> int:
+        """Of one launch."""
+        return self.geometry.tiles
+
+    @property
+    def blocks(self) -> int:
+        """What cores answer in one launch: tiles."""
+        return self.tiles
+
+    @property
+    def calls(self) -> int:
+        """Of the function that is called most, in one launch."""
+        return self.tiles
+
+    @property
     def stack(self) -> int:
-        """Bytes of a core's stack unless the caller says otherwise: the frame, that of the core's loop, rounded up."""
-        return -(-(self.frame + 256) // 512) * 512
+        """Bytes of a core's stack: what the geometry says, else the frame and that of the core's loop, rounded up."""
+        return self.geometry.stack or -(-(self.frame + 256) // 512) * 512
 
     @property
     def in_size(self) -> int:
@@ -170,27 +107,35 @@ class ColumnMap:
     def function(self) -> CoreFunction:
         """What runs on a core."""
         buffers = (Buffer("in", "int8", (self.in_size,), "in"), Buffer("out", "int8", (self.out_size,), "out"))
-        return CoreFunction(self.name, self.source, buffers, self.frame)
+        return CoreFunction(self.name, self.source, buffers, self.frame, self.defines)
 
+    @property
     def functions(self) -> tuple[CoreFunction, ...]:
         """All functions of its cores."""
         return (self.function,)
 
-    def settled(self, geometry: Geometry) -> Geometry:
-        """The geometry with this design's stack, where it says none."""
-        return geometry if geometry.stack is not None else replace(geometry, stack=self.stack)
+    def at(self, geometry: Geometry) -> ColumnMap:
+        """The same of another geometry."""
+        return replace(self, geometry=geometry)
 
-    def program(self, iron: Iron, geometry: Geometry) -> Any:
+    def small(self) -> ColumnMap:
+        """Itself: a tile is small."""
+        return self
+
+    def examples(self, rng: np.random.Generator) -> dict[str, Array]:
+        """Inputs of one launch; the first tiles are extreme, the others random and of all magnitudes."""
+        return examples.inputs(self, rng)
+
+    def program(self, iron: Iron) -> Any:
         """The design, made of IRON's names.
 
         Args:
             iron: The real ones, or the stand-in's.
-            geometry: How large.
 
         Returns:
             A `Program` of those names.
         """
-        geometry = self.settled(geometry)
+        geometry = self.geometry
         rows = geometry.rows
         in_tile, out_tile = _bytes(self.in_size), _bytes(self.out_size)
         function = iron.Kernel(self.name, f"{self.name}.o", [in_tile, out_tile])
@@ -214,15 +159,16 @@ class ColumnMap:
             loads.append(load)
             stores.append(store)
             workers += [
-                iron.Worker(_core, fn_args=[share.cons(), answer.prod(), function], stack_size=geometry.stack)
+                iron.Worker(_core, fn_args=[share.cons(), answer.prod(), function], stack_size=self.stack)
                 for share, answer in zip(shares, answers, strict=True)
             ]
-        sequence = self._sequence(iron, geometry)
+        sequence = self._sequence(iron)
         handles = [*(load.prod() for load in loads), *(store.cons() for store in stores)]
-        types = [_bytes(size) for size in self.argument_sizes(geometry)]
+        types = [_bytes(argument.size) for argument in self.arguments]
         return iron.Program(iron.device(), iron.Runtime(sequence, [*types, *handles]), workers=workers)
 
-    def _sequence(self, iron: Iron, geometry: Geometry) -> Any:
+    def _sequence(self, iron: Iron) -> Any:
+        geometry = self.geometry
         columns, packed = geometry.columns, geometry.layout == "packed"
         buffers = 1 if packed else columns
 
@@ -248,58 +194,32 @@ class ColumnMap:
 
         return sequence
 
-    def arguments(self, geometry: Geometry) -> tuple[HostArgument, ...]:
+    @property
+    def arguments(self) -> tuple[HostArgument, ...]:
         """The buffers in the order of the compiled design: all inputs, then all outputs."""
-        places = [None] if geometry.layout == "packed" else list(range(geometry.columns))
-        kinds: tuple[tuple[Literal["in", "out"], tuple[TileTensor, ...]], ...] = (
-            ("in", self.inputs),
-            ("out", self.outputs),
-        )
+        geometry = self.geometry
+        packed = geometry.layout == "packed"
+        columns = [None] if packed else list(range(geometry.columns))
+        tiles = geometry.tiles if packed else geometry.tiles_per_column
+        kinds: tuple[tuple[Role, tuple[TileTensor, ...]], ...] = (("in", self.inputs), ("out", self.outputs))
         return tuple(
-            HostArgument(role if place is None else f"{role}{place}", role, tensors, place)
+            HostArgument(role if column is None else f"{role}{column}", role, tensors, tiles, column)
             for role, tensors in kinds
-            for place in places
+            for column in columns
         )
 
-    def argument_sizes(self, geometry: Geometry) -> list[int]:
-        """Bytes of each of them."""
-        return [
-            argument.tile_size * (geometry.tiles if argument.column is None else geometry.tiles_per_column)
-            for argument in self.arguments(geometry)
-        ]
+    def alone(self, functions: Mapping[str, Callable[..., None]], buffers: Sequence[Array]) -> None:
+        """Each tile by itself, of one buffer in and one out."""
+        sent, answers = (buffer.reshape(self.tiles, -1) for buffer in buffers)
+        out = np.zeros(self.out_size, np.int8)
+        for tile, answer in zip(sent, answers, strict=True):
+            functions[self.name](_ordered(tile, self.in_pattern).view(np.int8), out)
+            answer[:] = _ordered(out.view(np.uint8), self.out_pattern)
 
-    def pack(self, inputs: Mapping[str, Array], geometry: Geometry) -> list[Array]:
-        """One launch's inputs as the host's buffers, and empty ones for its outputs.
 
-        Args:
-            inputs: As the kernel takes them, of as many tiles as a launch has.
-            geometry: Of the design.
-
-        Returns:
-            One uint8 array for each argument.
-        """
-        parts = []
-        for tensor in self.inputs:
-            array = inputs[tensor.name].astype(tensor.dtype, copy=False)
-            if tensor.shared:
-                array = np.broadcast_to(array, (geometry.tiles, *array.shape))
-            parts.append(np.ascontiguousarray(array).reshape(geometry.tiles, -1).view(np.uint8))
-        tiles = np.concatenate(parts, axis=1)
-        columns = tiles.reshape(geometry.columns, -1)
-        buffers = [tiles.reshape(-1)] if geometry.layout == "packed" else [np.ascontiguousarray(c) for c in columns]
-        sizes = self.argument_sizes(geometry)[len(buffers) :]
-        return [*buffers, *(np.zeros(size, np.uint8) for size in sizes)]
-
-    def unpack(self, buffers: Sequence[Array], geometry: Geometry) -> dict[str, Array]:
-        """The kernel's outputs, from the buffers of `pack` after a launch."""
-        tiles = np.concatenate(buffers[len(buffers) // 2 :]).reshape(geometry.tiles, -1)
-        found, offset = {}, 0
-        for tensor in self.outputs:
-            part = np.ascontiguousarray(tiles[:, offset : offset + tensor.size]).view(tensor.dtype)
-            shape = tensor.shape[1:] if self.joined else tensor.shape
-            found[tensor.name] = part.reshape(-1, *shape)
-            offset += tensor.size
-        return found
+def _ordered(tile: Array, pattern: tuple[tuple[int, int], ...]) -> Array:
+    """A tile as a memory tile sends it on."""
+    return np.ascontiguousarray(tile[places(pattern)]) if pattern else tile
 
 
 def _core(source: Any, target: Any, function: Any) -> None:

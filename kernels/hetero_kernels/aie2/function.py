@@ -52,12 +52,24 @@ class CoreFunction:
         source: The `.cc`.
         buffers: Its pointer arguments, in order.
         frame: Bytes of stack that it takes at most, calls included. Held against what the compilers report.
+        defines: Macros that give the source its name or sizes: `-D NAME=VALUE` for every compiler.
     """
 
     name: str
     source: Path
     buffers: tuple[Buffer, ...]
     frame: int
+    defines: tuple[tuple[str, int | str], ...] = ()
+
+    @property
+    def flags(self) -> list[str]:
+        """The macros as a compiler takes them."""
+        return [f"-D{name}={value}" for name, value in self.defines]
+
+    @property
+    def types(self) -> list[Any]:
+        """Its arguments' types as IRON writes them."""
+        return [array_type(buffer.shape, buffer.dtype) for buffer in self.buffers]
 
 
 def array_type(shape: tuple[int, ...], dtype: str) -> Any:

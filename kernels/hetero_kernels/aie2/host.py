@@ -162,6 +162,7 @@ def build(function: CoreFunction, compiler_name: str = "g++", cache: Path | None
         *command,
         _version(command),
         *_FLAGS,
+        *function.flags,
         *(p.read_text(encoding="utf-8") for p in (function.source, *headers, *beside)),
     )
     folder = (cache or cache_dir() / "aie2") / f"{function.name}-{key}"
@@ -173,7 +174,8 @@ def build(function: CoreFunction, compiler_name: str = "g++", cache: Path | None
 
 def _compile(command: list[str], function: CoreFunction, target: Path) -> None:
     places = [flag for folder in (STAND_IN, INCLUDE, function.source.parent) for flag in ("-I", str(folder))]
-    line = [*command, *_FLAGS, *_HIDDEN, *places, "-c", str(function.source), "-o", str(target.with_suffix(".o"))]
+    flags = [*_FLAGS, *_HIDDEN, *function.flags]
+    line = [*command, *flags, *places, "-c", str(function.source), "-o", str(target.with_suffix(".o"))]
     link = [*command, "-shared", str(target.with_suffix(".o")), "-o", str(target)]
     for step in (line, link):
         # Beside its output, so that compilers that write their reports to the working folder write them there.

@@ -36,6 +36,9 @@ class Iron:
         Program: `Program(device, runtime, workers=[...])`.
         TensorAccessPattern: `TensorAccessPattern(dimensions, offset, sizes, strides)`.
         device: The whole Phoenix array, four columns.
+        Buffer: `Buffer(type, initial_value=, name=)`: memory of one core, handed to its worker.
+        Tile: `Tile(column, row)`: where a split or a join takes place; row 1 has the memory tiles.
+        range_: `range` in a core's function, as a loop and not as its turns written out.
     """
 
     Kernel: Any
@@ -46,6 +49,9 @@ class Iron:
     Program: Any
     TensorAccessPattern: Any
     device: Any
+    Buffer: Any
+    Tile: Any
+    range_: Any
 
 
 def real_iron() -> Iron:
@@ -56,8 +62,9 @@ def real_iron() -> Iron:
     """
     try:
         from aie.helpers.taplib import TensorAccessPattern
-        from aie.iron import Kernel, ObjectFifo, Program, Runtime, TaskGroup, Worker
-        from aie.iron.device import NPU1
+        from aie.iron import Buffer, Kernel, ObjectFifo, Program, Runtime, TaskGroup, Worker
+        from aie.iron.controlflow import range_
+        from aie.iron.device import NPU1, Tile
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "aie"
         raise Unavailable(
@@ -66,4 +73,6 @@ def real_iron() -> Iron:
             else f"the installed mlir-aie is not version {MLIR_AIE}, which the designs are written for: {error}",
             fix=INSTALL,
         ) from error
-    return Iron(Kernel, ObjectFifo, Worker, Runtime, TaskGroup, Program, TensorAccessPattern, NPU1)
+    return Iron(
+        Kernel, ObjectFifo, Worker, Runtime, TaskGroup, Program, TensorAccessPattern, NPU1, Buffer, Tile, range_
+    )

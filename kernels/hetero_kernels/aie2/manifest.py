@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hetero_kernels.aie2.column_map import ColumnMap, Geometry, TileTensor
+from hetero_kernels.aie2.array_design import ArrayDesign, HostArgument, TileTensor
 
 FIRST_DATA_ARGUMENT = 3
 """Before the data come the opcode, the instructions and their number of words."""
@@ -13,12 +13,11 @@ XCLBIN_KERNEL = "MLIR_AIE"
 """What aiecc calls the kernel in an xclbin."""
 
 
-def manifest(design: ColumnMap, geometry: Geometry, xclbin: str, instructions: str) -> str:
+def manifest(design: ArrayDesign, xclbin: str, instructions: str) -> str:
     """The text of a `kernel.toml`; its strings are written as JSON, which TOML reads alike.
 
     Args:
-        design: What was built.
-        geometry: How large.
+        design: What was built. Its constants are in files of their own beside the manifest: see `constants`.
         xclbin: The file's name, beside the manifest.
         instructions: Likewise.
     """
@@ -31,16 +30,17 @@ def manifest(design: ColumnMap, geometry: Geometry, xclbin: str, instructions: s
         'target = "npu1"',
         f"xclbin = {json.dumps(xclbin)}",
         f"instructions = {json.dumps(instructions)}",
-        f"columns = {geometry.columns}",
-        f"rows = {geometry.rows}",
-        f"tiles_per_launch = {geometry.tiles}",
+        f"columns = {design.geometry.columns}",
+        f"rows = {design.geometry.rows}",
+        f"worker = {json.dumps(design.worker)}",
+        f"tiles_per_launch = {design.tiles}",
         "",
         "[batch]",
         'order = "columns"',
         'fill = "zeros"',
         f"tiles = {json.dumps('joined' if design.joined else 'stacked')}",
     ]
-    for place, argument in enumerate(design.arguments(geometry)):
+    for place, argument in enumerate(design.arguments):
         lines += [
             "",
             "[[argument]]",
@@ -50,8 +50,28 @@ def manifest(design: ColumnMap, geometry: Geometry, xclbin: str, instructions: s
         ]
         if argument.column is not None:
             lines += ['layout = "separate"', f"column = {argument.column}"]
+        if argument.content is not None:
+            lines.append(f"file = {json.dumps(constant_name(design, argument))}")
+        if argument.pieces > 1:
+            lines.append(f"pieces = {argument.pieces}")
+        if argument.padding:
+            lines.append(f"padding = {argument.padding}")
         lines += ["tensors = [", *(f"    {_tensor(tensor)}," for tensor in argument.tensors), "]"]
     return "\n".join(lines) + "\n"
+
+
+def constants(design: ArrayDesign) -> dict[str, bytes]:
+    """The files beside a manifest that hold what is the design's own, by name."""
+    return {
+        constant_name(design, argument): argument.content.tobytes()
+        for argument in design.arguments
+        if argument.content is not None
+    }
+
+
+def constant_name(design: ArrayDesign, argument: HostArgument) -> str:
+    """The name of a constant's file."""
+    return f"{design.name}.{argument.name}.bin"
 
 
 def _tensor(tensor: TileTensor) -> str:
@@ -60,4 +80,10 @@ def _tensor(tensor: TileTensor) -> str:
         f"dtype = {json.dumps(tensor.dtype)}",
         f"shape = {json.dumps(list(tensor.shape))}",
     ]
-    return "{ " + ", ".join([*parts, "shared = true"] if tensor.shared else parts) + " }"
+    if tensor.shared:
+        parts.append("shared = true")
+    if tensor.axis:
+        parts.append(f"axis = {tensor.axis}")
+    if tensor.repeated:
+        parts.append("repeated = true")
+    return "{ " + ", ".join(parts) + " }"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from hetero.cache import building
 from hetero.errors import CompileError, OptionError, Unavailable
-from hetero_kernels.aie2.column_map import ColumnMap, Geometry
-from hetero_kernels.aie2.function import INCLUDE, CoreFunction
+from hetero_kernels.aie2.array_design import ArrayDesign
+from hetero_kernels.aie2.function import INCLUDE
 from hetero_kernels.aie2.iron import INSTALL, real_iron
-from hetero_kernels.aie2.manifest import manifest
+from hetero_kernels.aie2.manifest import constants, manifest
 
 _MLIR = "design.mlir"
 _PEANO_FLAGS = ("--target=aie2-none-unknown-elf", "-std=c++20", "-O2", "-DNDEBUG", "-Wall", "-fstack-usage")
@@ -37,7 +37,7 @@ class Tools:
     include: Path
 
 
-def generate(design: ColumnMap, geometry: Geometry) -> str:
+def generate(design: ArrayDesign) -> str:
     """Rung 4: the MLIR that the real `aie.iron` makes of a design, verified by it.
 
     Raises:
@@ -46,7 +46,7 @@ def generate(design: ColumnMap, geometry: Geometry) -> str:
     """
     iron = real_iron()
     try:
-        module = design.program(iron, geometry).resolve_program()
+        module = design.program(iron).resolve_program()
         operation = getattr(module, "operation", None)
         if operation is not None:
             operation.verify()
@@ -58,12 +58,11 @@ def generate(design: ColumnMap, geometry: Geometry) -> str:
     return str(module)
 
 
-def lower(design: ColumnMap, geometry: Geometry, folder: Path) -> Path:
+def lower(design: ArrayDesign, folder: Path) -> Path:
     """Rung 5: the instructions of a launch, lowered by aiecc; needs no code for the cores.
 
     Args:
         design: What to lower.
-        geometry: How large.
         folder: Where files are written.
 
     Returns:
@@ -74,22 +73,21 @@ def lower(design: ColumnMap, geometry: Geometry, folder: Path) -> Path:
         CompileError: aiecc refuses the design.
     """
     source = folder / _MLIR
-    source.write_text(generate(design, geometry), encoding="utf-8")
+    source.write_text(generate(design), encoding="utf-8")
     target = folder / f"{design.name}.insts.bin"
     _run([str(find_aiecc()), "--get-npu-insts", f"--npu-insts-name={target.name}", source.name], folder)
     return _made(target)
 
 
-def build(design: ColumnMap, geometry: Geometry, folder: Path) -> list[Path]:
+def build(design: ArrayDesign, folder: Path) -> list[Path]:
     """Rung 6: an xclbin, its instructions and its `kernel.toml`. The folder appears whole or not at all.
 
     Args:
         design: What to build.
-        geometry: How large.
         folder: That is made; it must not be there, or be empty.
 
     Returns:
-        The three files.
+        The xclbin, the instructions, the manifest, and the files of its constants.
 
     Raises:
         OptionError: The folder has something in it.
@@ -105,17 +103,18 @@ def build(design: ColumnMap, geometry: Geometry, folder: Path) -> list[Path]:
     with building(folder) as workspace:
         work = workspace / "work"
         work.mkdir()
-        for function in design.functions():
-            _compile(tools, function, design.settled(geometry).stack or 0, work)
-        (work / _MLIR).write_text(generate(design, geometry), encoding="utf-8")
+        _compile(tools, design, work)
+        (work / _MLIR).write_text(generate(design), encoding="utf-8")
         xclbin, instructions = work / names[0], work / names[1]
         line = [str(tools.aiecc), "--get-npu-insts", "--get-xclbin"]
         _run([*line, f"--npu-insts-name={instructions.name}", f"--xclbin-name={xclbin.name}", _MLIR], work)
         for made in (xclbin, instructions):
             _made(made).rename(workspace / made.name)
-        (workspace / names[2]).write_text(manifest(design, geometry, names[0], names[1]), encoding="utf-8")
+        (workspace / names[2]).write_text(manifest(design, names[0], names[1]), encoding="utf-8")
+        for name, content in constants(design).items():
+            (workspace / name).write_bytes(content)
         _remove(work)
-    return [folder / name for name in names]
+    return [folder / name for name in (*names, *constants(design))]
 
 
 def find_aiecc() -> Path:
@@ -160,18 +159,30 @@ def _ask(question: str) -> Path:
         raise Unavailable(f"mlir-aie cannot say where its tools are: {error}", fix=INSTALL) from error
 
 
-def _compile(tools: Tools, function: CoreFunction, stack: int, work: Path) -> None:
-    places = [flag for folder in (tools.include, INCLUDE, function.source.parent) for flag in ("-I", str(folder))]
-    line = [str(tools.peano), *_PEANO_FLAGS, *places, "-c", str(function.source), "-o", f"{function.name}.o"]
+def _compile(tools: Tools, design: ArrayDesign, work: Path) -> None:
+    """The object file that all of a design's functions are in."""
+    functions = design.functions
+    places = [flag for folder in (tools.include, INCLUDE, design.source.parent) for flag in ("-I", str(folder))]
+    line = [
+        str(tools.peano),
+        *_PEANO_FLAGS,
+        *functions[0].flags,
+        *places,
+        "-c",
+        str(design.source),
+        "-o",
+        f"{design.name}.o",
+    ]
     _run(line, work)
+    # All of a source's functions together: no chain of calls takes more.
     frame = sum(
         int(entry.split("\t")[1])
-        for report in work.glob(f"{function.name}*.su")
+        for report in work.glob(f"{design.name}*.su")
         for entry in report.read_text(encoding="utf-8").splitlines()
     )
-    if frame > stack:
+    if frame > design.stack:
         raise CompileError(
-            f"{function.name}: Peano reports a frame of {frame:,} bytes, and the stack has {stack:,}",
+            f"{design.name}: Peano reports a frame of {frame:,} bytes, and the stack has {design.stack:,}",
             fix=f"take --stack {-(-(frame + 256) // 512) * 512}",
         )
 

@@ -65,13 +65,14 @@ def _attend(q: Array, k: Array, v: Array, temperature: Array, o: Array) -> None:
     """One head, of valid keys only; writes `o`."""
     blocks = -(-len(k) // BLOCK)
     spare = blocks * BLOCK - len(k)
-    transposed = np.pad(k, ((0, spare), (0, 0))).T.astype(np.float32)
+    # Products of blocks are too small for BLAS to share out among threads, which costs more than it gains.
+    transposed = np.pad(k, ((0, spare), (0, 0))).reshape(blocks, BLOCK, -1).transpose(0, 2, 1).astype(np.float32)
     values = np.pad(v, ((0, spare), (0, 0))).reshape(blocks, BLOCK, -1).astype(np.float64)
     # Float products are exact here: scores stay within 2**20 in float32, weights times v within 2**28 in float64.
     for start in range(0, len(q), _QUERIES_AT_ONCE):
         some = slice(start, start + _QUERIES_AT_ONCE)
-        exponent = exponents(np.matmul(q[some].astype(np.float32), transposed), temperature[some, np.newaxis])
-        exponent = exponent.reshape(-1, blocks, BLOCK)
+        scores = np.matmul(q[some].astype(np.float32), transposed).transpose(1, 0, 2)
+        exponent = exponents(scores, temperature[some, np.newaxis, np.newaxis])
         if spare:
             exponent[:, -1, -spare:] = MASKED
         scale = np.maximum.accumulate(scale_of(exponent.max(axis=-1)), axis=-1)

@@ -140,8 +140,8 @@ def test_a_memory_tile_that_overflows_is_refused() -> None:
 
 
 def test_memory_tiles_are_counted_column_by_column() -> None:
-    one = {use.what: use.used for use in checks.fits(ATTENTION, Geometry(1, 4, 1))}
-    four = {use.what: use.used for use in checks.fits(ATTENTION, Geometry(4, 4, 1))}
+    one = {use.what: use.used for use in checks.fits(ATTENTION.at(Geometry(1, 4, 1)))}
+    four = {use.what: use.used for use in checks.fits(ATTENTION.at(Geometry(4, 4, 1)))}
     assert one["memory tile"] == four["memory tile"] == 2 * 4 * (12288 + 4096)
     assert one["memory tile descriptors"] == 2 * (1 + 4) + 2 * (4 + 4)
     assert one["core memory"] == 2 * (12288 + 4096) + ATTENTION.stack + ATTENTION.data
@@ -150,7 +150,7 @@ def test_memory_tiles_are_counted_column_by_column() -> None:
 def test_tiles_that_a_core_cannot_hold_are_refused() -> None:
     deep = dataclasses.replace(ATTENTION, data=32 * 1024)
     with pytest.raises(CompileError, match=r"32,768 of buffers, 6,656 of stack, 32,768 of tables"):
-        checks.fits(deep, Geometry())
+        checks.fits(deep.at(Geometry()))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hetero.errors import CompileError, ProgramNotFound
 from hetero_kernels import names
 from hetero_kernels.aie2 import catalogue, checks, host
-from hetero_kernels.aie2.column_map import Geometry, Layout
+from hetero_kernels.aie2.geometry import Geometry, Layout
 from hetero_kernels.attention_i8_64x64.reference import EXP
 from hetero_kernels.gelu_i8.reference import TABLE
 
@@ -69,8 +69,8 @@ def test_attention_runs_on_every_part_of_the_array(columns: int, rows: int, layo
     design = catalogue.design("attention_i8_64x64")
     for tiles_per_core in (1, 5):
         geometry = Geometry(columns, rows, tiles_per_core, layout)
-        checks.fits(design, geometry)
-        outcome = checks.design_runs(design, geometry, cache=libraries, seed=tiles_per_core)
+        checks.fits(design.at(geometry))
+        outcome = checks.design_runs(design.at(geometry), cache=libraries, seed=tiles_per_core)
         assert outcome.calls == columns * rows * tiles_per_core
 
 
@@ -79,8 +79,8 @@ def test_attention_runs_on_every_part_of_the_array(columns: int, rows: int, layo
 def test_every_design_fits_and_runs(name: str, layout: Layout, libraries: Path) -> None:
     design = catalogue.design(name)
     for geometry in (Geometry(4, 4, 4, layout), Geometry(3, 2, 1, layout)):
-        checks.fits(design, geometry)
-        assert checks.design_runs(design, geometry, cache=libraries).calls == geometry.tiles
+        checks.fits(design.at(geometry))
+        assert checks.design_runs(design.at(geometry), cache=libraries).calls == geometry.tiles
 
 
 @pytest.mark.parametrize("name", DESIGNS)

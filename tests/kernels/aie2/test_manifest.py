@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hetero.testing.xrt import stand_in
-from hetero_kernels.aie2 import catalogue, examples
-from hetero_kernels.aie2.column_map import Geometry, Layout
+from hetero_kernels.aie2 import catalogue
+from hetero_kernels.aie2.geometry import Geometry, Layout
 from hetero_kernels.aie2.manifest import manifest
+from hetero_kernels.aie2.packing import pack
 from hetero_xrt.manifest import Manifest, read_manifest
 
 DESIGNS = catalogue.designs()
@@ -32,7 +34,7 @@ def written(folder: Path, name: str, geometry: Geometry) -> tuple[Manifest, Mani
     )
     ours = folder / "ours"
     shutil.copytree(theirs.parent, ours)
-    (ours / "kernel.toml").write_text(manifest(design, geometry, f"{name}.xclbin", f"{name}.insts.bin"))
+    (ours / "kernel.toml").write_text(manifest(design.at(geometry), f"{name}.xclbin", f"{name}.insts.bin"))
     return read_manifest(ours), read_manifest(theirs)
 
 
@@ -46,8 +48,8 @@ def test_the_backend_reads_it(name: str, columns: int, rows: int, tiles: int, la
     assert (ours.columns, ours.rows, ours.tiles_per_launch) == (columns, rows, columns * rows * tiles)
     assert ours.arguments == theirs.arguments
     assert ours.batch == theirs.batch
-    design = catalogue.design(name)
-    assert [ours.size_of(argument) for argument in ours.arguments] == design.argument_sizes(geometry)
+    design = catalogue.design(name).at(geometry)
+    assert [ours.size_of(argument) for argument in ours.arguments] == [a.size for a in design.arguments]
 
 
 def test_separate_buffers_are_four_in_and_then_four_out(tmp_path: Path) -> None:
@@ -67,10 +69,11 @@ def test_separate_buffers_are_four_in_and_then_four_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", ["packed", "separate"])
 @pytest.mark.parametrize("name", DESIGNS)
 def test_a_buffer_is_column_by_column_and_tile_by_tile(name: str, layout: Layout) -> None:
-    design, geometry = catalogue.design(name), Geometry(2, 2, 2, layout)
-    inputs = examples.inputs(design, geometry.tiles)
-    buffers = design.pack(inputs, geometry)
-    assert [buffer.nbytes for buffer in buffers] == design.argument_sizes(geometry)
+    geometry = Geometry(2, 2, 2, layout)
+    design = catalogue.design(name).at(geometry)
+    inputs = design.examples(np.random.default_rng(0))
+    buffers = pack(design, inputs)
+    assert [buffer.nbytes for buffer in buffers] == [argument.size for argument in design.arguments]
     first = b"".join(
         (inputs[tensor.name] if tensor.shared else inputs[tensor.name].reshape(geometry.tiles, -1)[5]).tobytes()
         for tensor in design.inputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import pytest
 
 from hetero.errors import CompileError, OptionError, WrongAnswer
 from hetero_kernels.aie2 import catalogue, checks
-from hetero_kernels.aie2.column_map import ColumnMap, Geometry, HostArgument
+from hetero_kernels.aie2.array_design import HostArgument
+from hetero_kernels.aie2.column_map import ColumnMap, Geometry
 from hetero_kernels.aie2.iron import Iron
+from hetero_kernels.aie2.packing import pack
 from hetero_kernels.aie2.pattern import unblocked
 
 ATTENTION = catalogue.design("attention_i8_64x64")
@@ -28,10 +30,11 @@ def mutant(design: ColumnMap, **methods: Any) -> ColumnMap:
     return made
 
 
-def with_sequence(write: Callable[..., None]) -> Callable[[ColumnMap, Iron, Geometry], Any]:
+def with_sequence(write: Callable[..., None]) -> Callable[[ColumnMap, Iron], Any]:
     """A `_sequence` that moves a packed buffer's columns as `write(iron, geometry, load, store)` says."""
 
-    def sequence_of(self: ColumnMap, iron: Iron, geometry: Geometry) -> Any:
+    def sequence_of(self: ColumnMap, iron: Iron) -> Any:
+        geometry = self.geometry
         columns, tiles = geometry.columns, geometry.tiles_per_column
 
         def tap(column: int, size: int) -> Any:
@@ -64,7 +67,7 @@ def in_order(iron: Iron, columns: int, load: Any, store: Any) -> None:
 
 def test_the_frame_of_these_mutants_is_right_without_a_mistake(libraries: Path) -> None:
     design = mutant(ATTENTION, _sequence=with_sequence(in_order))
-    assert checks.design_runs(design, Geometry(4, 1, 4), cache=libraries).calls == 16
+    assert checks.design_runs(design.at(Geometry(4, 1, 4)), cache=libraries).calls == 16
 
 
 def wait_inside(iron: Iron, columns: int, load: Any, store: Any) -> None:
@@ -78,26 +81,28 @@ def wait_inside(iron: Iron, columns: int, load: Any, store: Any) -> None:
 @pytest.mark.parametrize("design", [ATTENTION, GELU], ids=lambda design: design.name)
 def test_a_wait_inside_the_loop_over_columns(design: ColumnMap, libraries: Path) -> None:
     with pytest.raises(WrongAnswer, match="the columns work one after the other"):
-        checks.design_runs(mutant(design, _sequence=with_sequence(wait_inside)), Geometry(4, 1, 4), cache=libraries)
+        checks.design_runs(mutant(design, _sequence=with_sequence(wait_inside)).at(Geometry(4, 1, 4)), cache=libraries)
 
 
 def test_waiting_in_turn_takes_as_many_times_longer_as_there_are_columns(libraries: Path) -> None:
-    right = checks.design_runs(ATTENTION, Geometry(4, 1, 4), cache=libraries).cycles
+    right = checks.design_runs(ATTENTION.at(Geometry(4, 1, 4)), cache=libraries).cycles
     with pytest.raises(WrongAnswer, match="modelled cycles") as caught:
-        checks.design_runs(mutant(ATTENTION, _sequence=with_sequence(wait_inside)), Geometry(4, 1, 4), cache=libraries)
+        checks.design_runs(
+            mutant(ATTENTION, _sequence=with_sequence(wait_inside)).at(Geometry(4, 1, 4)), cache=libraries
+        )
     wrong = float(str(caught.value).split(" in ")[1].split(" ")[0].replace(",", ""))
     assert 3.5 < wrong / right < 4.5
 
 
 def test_a_stack_of_one_kilobyte() -> None:
     with pytest.raises(CompileError, match=r"stack has 1,024 bytes, and attention_i8_64x64 takes 6,144") as refused:
-        checks.fits(ATTENTION, Geometry(stack=1024))
+        checks.fits(ATTENTION.at(Geometry(stack=1024)))
     assert "6,144" in refused.value.fix
 
 
-def interleaved(self: ColumnMap, geometry: Geometry) -> tuple[HostArgument, ...]:
+def interleaved(self: ColumnMap) -> tuple[HostArgument, ...]:
     """What the caller believes: in0, out0, in1, out1, ..."""
-    right = ColumnMap.arguments(self, geometry)
+    right = ColumnMap.arguments.__get__(self)
     ins, outs = right[: len(right) // 2], right[len(right) // 2 :]
     return tuple(argument for pair in zip(ins, outs, strict=True) for argument in pair)
 
@@ -105,20 +110,14 @@ def interleaved(self: ColumnMap, geometry: Geometry) -> tuple[HostArgument, ...]
 @pytest.mark.parametrize("design", [ATTENTION, GELU], ids=lambda design: design.name)
 def test_arguments_in_turn_instead_of_inputs_first(design: ColumnMap, libraries: Path) -> None:
     """The caller's buffers and roles are in turn, the compiled sequence has all inputs first."""
-    geometry = Geometry(4, 1, 4, "separate")
-    wrong = mutant(design, arguments=interleaved)
+    right = design.at(Geometry(4, 1, 4, "separate"))
 
-    def program(self: ColumnMap, iron: Iron, asked: Geometry) -> Any:
-        return design.program(iron, asked)
+    def program(self: ColumnMap, iron: Iron) -> Any:
+        return right.program(iron)
 
-    def pack(self: ColumnMap, inputs: Any, asked: Geometry) -> list[Any]:
-        right = design.pack(inputs, asked)
-        half = len(right) // 2
-        return [buffer for pair in zip(right[:half], right[half:], strict=True) for buffer in pair]
-
-    wrong = mutant(wrong, arguments=interleaved, program=program, pack=pack)
+    wrong = mutant(right, arguments=property(interleaved), program=program)
     with pytest.raises(WrongAnswer, match=r"all inputs, then all outputs"):
-        checks.design_runs(wrong, geometry, cache=libraries)
+        checks.design_runs(wrong, cache=libraries)
 
 
 def swapped(iron: Iron, columns: int, load: Any, store: Any) -> None:
@@ -132,7 +131,7 @@ def swapped(iron: Iron, columns: int, load: Any, store: Any) -> None:
 
 def test_two_columns_swapped(libraries: Path) -> None:
     with pytest.raises(WrongAnswer, match=r"values of 'o' differ from the reference"):
-        checks.design_runs(mutant(ATTENTION, _sequence=with_sequence(swapped)), Geometry(4, 1, 4), cache=libraries)
+        checks.design_runs(mutant(ATTENTION, _sequence=with_sequence(swapped)).at(Geometry(4, 1, 4)), cache=libraries)
 
 
 def keeps_source(source: Any, target: Any, function: Any) -> None:
@@ -203,13 +202,13 @@ def test_a_core_that_handles_its_elements_wrongly(
 ) -> None:
     monkeypatch.setattr("hetero_kernels.aie2.column_map._core", core)
     with pytest.raises(WrongAnswer, match=says):
-        checks.design_runs(ATTENTION, Geometry(1, 1, 4), cache=libraries)
+        checks.design_runs(ATTENTION.at(Geometry(1, 1, 4)), cache=libraries)
 
 
 def test_a_core_that_asks_for_more_than_the_fifo_holds(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hetero_kernels.aie2.column_map._core", takes_too_many)
     with pytest.raises(OptionError, match="3 elements are acquired, and it is 2 deep"):
-        checks.design_runs(ATTENTION, Geometry(1, 1, 4), cache=libraries)
+        checks.design_runs(ATTENTION.at(Geometry(1, 1, 4)), cache=libraries)
 
 
 def test_arguments_of_one_type_swapped_are_told_by_their_direction(
@@ -217,13 +216,13 @@ def test_arguments_of_one_type_swapped_are_told_by_their_direction(
 ) -> None:
     monkeypatch.setattr("hetero_kernels.aie2.column_map._core", swaps_arguments)
     with pytest.raises(WrongAnswer, match=r"argument 0 is an input, and the core holds out0_0\.prod to write"):
-        checks.design_runs(GELU, Geometry(1, 1, 2), cache=libraries)
+        checks.design_runs(GELU.at(Geometry(1, 1, 2)), cache=libraries)
 
 
 def test_a_deadlock_says_who_waits_for_what(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hetero_kernels.aie2.column_map._core", takes_all_before_it_answers)
     with pytest.raises(WrongAnswer) as caught:
-        checks.design_runs(ATTENTION, Geometry(1, 1, 3), cache=libraries)
+        checks.design_runs(ATTENTION.at(Geometry(1, 1, 3)), cache=libraries)
     assert "the host waits for the drain of store0" in str(caught.value)
     assert "core 0 waits for something in in0_0.cons" in str(caught.value)
 
@@ -263,35 +262,35 @@ def loads_too_little(iron: Iron, columns: int, load: Any, store: Any) -> None:
 )
 def test_a_sequence_that_ends_wrongly(write: Callable[..., None], says: str, libraries: Path) -> None:
     with pytest.raises(WrongAnswer, match=says):
-        checks.design_runs(mutant(ATTENTION, _sequence=with_sequence(write)), Geometry(4, 1, 2), cache=libraries)
+        checks.design_runs(mutant(ATTENTION, _sequence=with_sequence(write)).at(Geometry(4, 1, 2)), cache=libraries)
 
 
 @pytest.mark.parametrize("change", [{"in_pattern": ()}, {"out_pattern": ()}], ids=str)
 def test_a_wrong_layout(change: dict[str, Any], libraries: Path) -> None:
     with pytest.raises(WrongAnswer, match="differ from the reference"):
-        checks.design_runs(dataclasses.replace(ATTENTION, **change), Geometry(2, 4, 2), cache=libraries)
+        checks.design_runs(dataclasses.replace(ATTENTION, **change).at(Geometry(2, 4, 2)), cache=libraries)
 
 
 def test_a_pattern_of_the_whole_joined_buffer_is_refused_and_does_not_run(libraries: Path) -> None:
     """Real lowering applies it to each segment: a pattern of all four is wrong there."""
     whole = dataclasses.replace(ATTENTION, out_pattern=unblocked(4 * 64, 64))
     with pytest.raises(CompileError, match=r"takes 16,384 bytes of a segment of 4,096"):
-        checks.fits(whole, Geometry(1, 4, 1))
+        checks.fits(whole.at(Geometry(1, 4, 1)))
     with pytest.raises(WrongAnswer, match="a segment has 4,096"):
-        checks.design_runs(whole, Geometry(1, 4, 1), cache=libraries)
+        checks.design_runs(whole.at(Geometry(1, 4, 1)), cache=libraries)
 
 
 def test_a_core_sees_different_data_on_every_call(libraries: Path) -> None:
     """A double buffer that is overwritten shows on every other call, so that one call proves little."""
-    geometry = Geometry(4, 4, 4)
+    design = ATTENTION.at(Geometry(4, 4, 4))
     seen: list[bytes] = []
 
-    def pack(self: ColumnMap, inputs: Any, asked: Geometry) -> Sequence[Any]:
-        buffers = ATTENTION.pack(inputs, asked)
-        seen.extend(tile.tobytes() for tile in buffers[0].reshape(asked.tiles, -1))
-        return buffers
+    def examples(self: ColumnMap, rng: np.random.Generator) -> Any:
+        inputs = design.examples(rng)
+        seen.extend(tile.tobytes() for tile in pack(design, inputs)[0].reshape(design.tiles, -1))
+        return inputs
 
-    checks.design_runs(mutant(ATTENTION, pack=pack), geometry, cache=libraries)
+    checks.design_runs(mutant(design, examples=examples), cache=libraries)
     assert len(seen) == len(set(seen)) == 64
     assert np.asarray([len(tile) for tile in seen]).tolist() == [12288] * 64
 

@@ -15,7 +15,7 @@ from hetero_kernels.aie2 import catalogue, toolchain
 from hetero_kernels.aie2.column_map import Geometry
 from hetero_xrt.manifest import read_manifest
 
-DESIGNS = catalogue.designs()
+DESIGNS = (*catalogue.designs(), *(family.name(**family.usual[0]) for family in catalogue.families()))
 ATTENTION = catalogue.design("attention_i8_64x64")
 
 AIECC = """#!{python}
@@ -59,7 +59,7 @@ def cxx_header_path(): return str(here)
 
 IRON = """
 from hetero_kernels.aie2.simulate import design
-from hetero_kernels.aie2.simulate.design import Kernel, ObjectFifo, Runtime, TaskGroup, Worker
+from hetero_kernels.aie2.simulate.design import Buffer, Kernel, ObjectFifo, Runtime, TaskGroup, Worker
 class Program(design.Program):
     def resolve_program(self):
         return f"module of {len(self.workers)} cores"
@@ -77,7 +77,8 @@ def amd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "aie/helpers/__init__.py": "",
         "aie/helpers/taplib.py": "from hetero_kernels.aie2.simulate.design import TensorAccessPattern\n",
         "aie/iron/__init__.py": IRON,
-        "aie/iron/device.py": "from hetero_kernels.aie2.simulate.design import Phoenix as NPU1\n",
+        "aie/iron/controlflow.py": "range_ = range\n",
+        "aie/iron/device.py": "from hetero_kernels.aie2.simulate.design import Phoenix as NPU1, Tile\n",
         "aiecc": AIECC.format(python=sys.executable),
         "clang++": PEANO.format(python=sys.executable),
     }.items():
@@ -97,16 +98,33 @@ def amd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_build_is_a_folder_that_the_backend_reads(amd: Path, tmp_path: Path) -> None:
-    files = toolchain.build(ATTENTION, Geometry(2, 2, 2), tmp_path / "kernels" / "attention_i8_64x64")
+    files = toolchain.build(ATTENTION.at(Geometry(2, 2, 2)), tmp_path / "kernels" / "attention_i8_64x64")
     folder = tmp_path / "kernels" / "attention_i8_64x64"
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in files)
     read = read_manifest(folder)
     assert (read.logical, read.columns, read.rows, read.tiles_per_launch) == ("attention_i8_64x64", 2, 2, 8)
 
 
+@pytest.mark.parametrize("name", ["gemm_i8_i8_384x384", "attention_i8_exact_1536", "mel_i16_80", "layernorm_i8_384"])
+def test_a_build_of_a_family_is_one_object_and_whatever_the_manifest_names(
+    name: str, amd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    design = catalogue.design(name)
+    made = tmp_path / "other"
+    write_stand_in(made, name, design.geometry.columns, design.geometry.cores, rows=design.geometry.rows)
+    monkeypatch.setenv("FAKE_XCLBIN", str(made))
+    monkeypatch.setenv("FAKE_FRAME", "1000")
+    files = toolchain.build(design, tmp_path / "kernels" / name)
+    folder = tmp_path / "kernels" / name
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in files)
+    read = read_manifest(folder)
+    assert (read.logical, read.worker, read.tiles_per_launch) == (name, design.worker, design.tiles)
+    assert [read.size_of(argument) for argument in read.arguments] == [a.size for a in design.arguments]
+
+
 def test_the_instructions_alone_need_no_code_for_cores(amd: Path, tmp_path: Path) -> None:
     (amd / "clang++").unlink()
-    assert toolchain.lower(ATTENTION, Geometry(2, 2, 2), tmp_path).stat().st_size > 0
+    assert toolchain.lower(ATTENTION.at(Geometry(2, 2, 2)), tmp_path).stat().st_size > 0
 
 
 @pytest.mark.parametrize(
@@ -122,7 +140,7 @@ def test_a_build_that_fails_leaves_nothing(
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(CompileError, match=says):
-        toolchain.build(ATTENTION, Geometry(2, 2, 2), tmp_path / "out" / "kernel")
+        toolchain.build(ATTENTION.at(Geometry(2, 2, 2)), tmp_path / "out" / "kernel")
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -130,7 +148,7 @@ def test_what_is_in_the_folder_is_left_alone(amd: Path, tmp_path: Path) -> None:
     (tmp_path / "kernel").mkdir()
     (tmp_path / "kernel" / "mine.txt").write_text("mine")
     with pytest.raises(OptionError, match="is there and not empty"):
-        toolchain.build(ATTENTION, Geometry(2, 2, 2), tmp_path / "kernel")
+        toolchain.build(ATTENTION.at(Geometry(2, 2, 2)), tmp_path / "kernel")
     assert (tmp_path / "kernel" / "mine.txt").read_text() == "mine"
 
 
@@ -139,7 +157,7 @@ def test_a_missing_tool_is_named(amd: Path, tmp_path: Path) -> None:
         CONFIG.replace('return str(here / "clang++")', "raise RuntimeError")
     )
     with pytest.raises(Unavailable, match=r"this machine has no Peano \(llvm-aie\)\n") as missing:
-        toolchain.build(ATTENTION, Geometry(2, 2, 2), tmp_path / "kernel")
+        toolchain.build(ATTENTION.at(Geometry(2, 2, 2)), tmp_path / "kernel")
     assert "pip install mlir_aie llvm-aie" in missing.value.fix
     assert not (tmp_path / "kernel").exists()
 
@@ -147,7 +165,7 @@ def test_a_missing_tool_is_named(amd: Path, tmp_path: Path) -> None:
 def test_another_version_of_iron_is_told(amd: Path) -> None:
     (amd / "aie" / "iron" / "__init__.py").write_text("from hetero_kernels.aie2.simulate.design import Kernel\n")
     with pytest.raises(Unavailable, match=r"the installed mlir-aie is not version 1\.4\.4"):
-        toolchain.generate(ATTENTION, Geometry())
+        toolchain.generate(ATTENTION)
 
 
 def test_without_the_tools_nothing_is_written_and_the_fix_is_told(
@@ -155,7 +173,7 @@ def test_without_the_tools_nothing_is_written_and_the_fix_is_told(
 ) -> None:
     monkeypatch.setitem(sys.modules, "aie", None)
     with pytest.raises(Unavailable, match="needs AMD's tools") as missing:
-        toolchain.build(ATTENTION, Geometry(), tmp_path / "kernel")
+        toolchain.build(ATTENTION, tmp_path / "kernel")
     assert "releases/expanded_assets" in missing.value.fix
     assert os.listdir(tmp_path) == []
 
@@ -163,15 +181,15 @@ def test_without_the_tools_nothing_is_written_and_the_fix_is_told(
 @pytest.mark.parametrize("name", DESIGNS)
 def test_the_real_iron_generates_and_verifies_every_design(name: str) -> None:
     pytest.importorskip("aie.iron", reason="mlir-aie is on no package registry (docs: kernels)")
-    text = toolchain.generate(catalogue.design(name), Geometry())
-    assert text.count("aie.core(") == 16
+    text = toolchain.generate(catalogue.design(name))
+    assert text.count("aie.core(") == catalogue.design(name).geometry.cores
     assert name in text
 
 
 @pytest.mark.parametrize("name", DESIGNS)
 def test_the_real_aiecc_lowers_every_design(name: str, tmp_path: Path) -> None:
     pytest.importorskip("aie.iron", reason="mlir-aie is on no package registry (docs: kernels)")
-    assert toolchain.lower(catalogue.design(name), Geometry(), tmp_path).stat().st_size % 4 == 0
+    assert toolchain.lower(catalogue.design(name), tmp_path).stat().st_size % 4 == 0
 
 
 @pytest.mark.parametrize("name", DESIGNS)
@@ -181,5 +199,5 @@ def test_the_real_tools_build_every_design(name: str, tmp_path: Path) -> None:
         toolchain.find_tools()
     except Unavailable as missing:
         pytest.skip(str(missing))
-    toolchain.build(catalogue.design(name), Geometry(), tmp_path / name)
+    toolchain.build(catalogue.design(name), tmp_path / name)
     assert read_manifest(tmp_path / name).logical == name

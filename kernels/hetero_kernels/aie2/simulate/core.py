@@ -8,7 +8,7 @@ from typing import Any
 from hetero.errors import WrongAnswer
 from hetero.tensors import Array
 from hetero_kernels.aie2.simulate.baton import Actor
-from hetero_kernels.aie2.simulate.design import Handle, Kernel, text_of
+from hetero_kernels.aie2.simulate.design import Buffer, Handle, Kernel, text_of
 from hetero_kernels.aie2.simulate.pool import Pool
 
 
@@ -89,10 +89,19 @@ def call_kernel(
         )
     given: list[Any] = []
     for index, (argument, kind, role) in enumerate(zip(arguments, kernel.arg_types, roles[kernel.name], strict=True)):
+        where = f"{kernel.name}, argument {index}"
+        if isinstance(argument, Buffer):
+            if text_of(kind) != text_of(argument.obj_type):
+                raise WrongAnswer(
+                    f"{where} is declared {text_of(kind)}, and {argument.name} is {text_of(argument.obj_type)}",
+                    fix="check the order of arguments, or give both one type",
+                )
+            given.append(argument.memory)
+            continue
         if not isinstance(argument, Element):
             given.append(argument)
             continue
-        handle, where = argument.handle, f"{kernel.name}, argument {index}"
+        handle = argument.handle
         if not argument.held:
             raise WrongAnswer(f"{where}: the element of {handle.name} was released before", fix="release it afterwards")
         if text_of(kind) != text_of(handle.fifo.obj_type):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -48,11 +49,38 @@ class Kernel:
         )
 
 
+class Buffer:
+    """Memory of one core, which keeps what is written into it; rubbish at first unless it is given a value."""
+
+    # The arguments' names are those of the real one.
+    def __init__(self, type: Any, initial_value: Any = None, name: str | None = None) -> None:  # noqa: A002
+        self.obj_type, self.name = type, name or f"buffer{id(self):x}"
+        self.memory = np.full(bytes_of(type), 0xA5, np.uint8)
+        if initial_value is not None:
+            if initial_value.nbytes != bytes_of(type):
+                raise OptionError(
+                    f"{self.name} is {text_of(type)} and is given {initial_value.nbytes:,} bytes",
+                    fix="give both one size",
+                )
+            self.memory[:] = np.ascontiguousarray(initial_value).reshape(-1).view(np.uint8)
+        self.owner: Any = None
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A place in the array."""
+
+    col: int
+    row: int
+
+
 class Link:
     """A split or a join: several FIFOs that share the buffers of a memory tile."""
 
-    def __init__(self, sources: list[Handle], targets: list[Handle], offsets: Sequence[int]) -> None:
-        self.sources, self.targets, self.offsets = sources, targets, list(offsets)
+    def __init__(
+        self, sources: list[Handle], targets: list[Handle], offsets: Sequence[int], tile: Tile | None = None
+    ) -> None:
+        self.sources, self.targets, self.offsets, self.tile = sources, targets, list(offsets), tile
         for handle in (*sources, *targets):
             handle.attach(self)
         joins = len(sources) > 1
@@ -165,10 +193,11 @@ class Handle:
         names: Sequence[str] | None = None,
         depths: Sequence[int] | None = None,
         dims_to_stream: Sequence[Pattern] | None = None,
+        tile: Tile | None = None,
     ) -> list[ObjectFifo]:
         """FIFOs that each take a segment of every buffer that this consumer receives."""
         parts = self._parts("split", offsets, obj_types, names, depths, dims_to_stream)
-        Link([self], [part.prod() for part in parts], offsets)
+        Link([self], [part.prod() for part in parts], offsets, tile)
         return parts
 
     def join(
@@ -178,19 +207,25 @@ class Handle:
         names: Sequence[str] | None = None,
         depths: Sequence[int] | None = None,
         dims_to_stream: Sequence[Pattern] | None = None,
+        tile: Tile | None = None,
     ) -> list[ObjectFifo]:
         """FIFOs that each bring a segment of every buffer that this producer sends."""
         parts = self._parts("join", offsets, obj_types, names, depths, dims_to_stream)
-        Link([part.cons() for part in parts], [self], offsets)
+        Link([part.cons() for part in parts], [self], offsets, tile)
         return parts
 
     def forward(
-        self, obj_type: Any = None, depth: int | None = None, name: str | None = None, dims_to_stream: Any = None
+        self,
+        obj_type: Any = None,
+        depth: int | None = None,
+        name: str | None = None,
+        dims_to_stream: Any = None,
+        tile: Tile | None = None,
     ) -> ObjectFifo:
         """One FIFO that takes all that this consumer receives, through a memory tile."""
         kind, label = obj_type or self.fifo.obj_type, name or f"{self.fifo.name}_fwd"
         depths = None if depth is None else [depth]
-        return self.split([0], [kind], [label], depths, [dims_to_stream] if dims_to_stream else None)[0]
+        return self.split([0], [kind], [label], depths, [dims_to_stream] if dims_to_stream else None, tile)[0]
 
     def _parts(
         self, what: str, offsets: Sequence[int], obj_types: Sequence[Any], names: Any, depths: Any, dims: Any
@@ -233,6 +268,10 @@ class Worker:
                 raise OptionError(f"a worker was given the FIFO {argument.name}", fix="give .prod() or .cons() of it")
             if isinstance(argument, Handle):
                 argument.attach(self)
+            if isinstance(argument, Buffer):
+                if argument.owner is not None:
+                    raise OptionError(f"{argument.name} is handed to two workers", fix="give each core its own")
+                argument.owner = self
 
     @property
     def handles(self) -> list[Handle]:
@@ -253,6 +292,10 @@ class Runtime:
         for argument in self.arguments:
             if isinstance(argument, Handle):
                 argument.attach(self)
+            if isinstance(argument, Buffer):
+                if argument.owner is not None:
+                    raise OptionError(f"{argument.name} is handed to two workers", fix="give each core its own")
+                argument.owner = self
 
     @property
     def types(self) -> list[Any]:
@@ -327,4 +370,6 @@ class Phoenix:
 
 def stand_in() -> Iron:
     """The stand-in's names, for a design."""
-    return Iron(Kernel, ObjectFifo, Worker, Runtime, TaskGroup, Program, TensorAccessPattern, Phoenix)
+    return Iron(
+        Kernel, ObjectFifo, Worker, Runtime, TaskGroup, Program, TensorAccessPattern, Phoenix, Buffer, Tile, range
+    )

@@ -1,0 +1,101 @@
+"""A duty made into admissions: lane-seconds that come in at the duty's pace and are spent by calls."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+_BURST = 0.5
+_TYPICAL_KEPT = 0.9
+
+
+class Admission:
+    """The tokens of one device, in lane-seconds. Safe to use from several threads; a `hetero.backend.Pace`.
+
+    At full duty everything is let in. Below, a call begins when there is something left, and what it takes is taken
+    off: its expected time when it begins, the rest when it ends. So long calls are followed by long pauses, and over
+    time the lanes work for the duty's share of it.
+
+    Args:
+        lanes: How many calls the device works on at once.
+        clock: Seconds.
+    """
+
+    def __init__(self, lanes: int, clock: Callable[[], float]) -> None:
+        self.lanes = max(1, lanes)
+        self.duty = 1.0
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tokens = _BURST * self.lanes
+        self._at = clock()
+        self._typical: float | None = None
+        self._running = 0
+        self._busy = 0.0
+        self._busy_at = self._used_at = self._at
+
+    @property
+    def tokens(self) -> float:
+        """Lane-seconds that may be spent now."""
+        with self._lock:
+            self._fill()
+            return self._tokens
+
+    def grant(self, duty: float) -> None:
+        """Another duty, from now on."""
+        with self._lock:
+            self._fill()
+            self.duty = min(1.0, max(0.0, duty))
+
+    def admits(self) -> bool:
+        """Whether a call may begin now. Free of any lock at full duty."""
+        return self.duty >= 1.0 or self.due_in() == 0.0
+
+    def due_in(self) -> float:
+        """Seconds until a call may begin; 0 for now, infinite at no duty at all."""
+        if self.duty >= 1.0:
+            return 0.0
+        with self._lock:
+            self._fill()
+            if self.duty <= 0:
+                return float("inf")
+            return max(0.0, -self._tokens) / (self.duty * self.lanes) if self._tokens <= 0 else 0.0
+
+    def began(self) -> None:
+        """A call begins now."""
+        with self._lock:
+            self._work()
+            self._running += 1
+            if self.duty < 1.0:
+                self._fill()
+                self._tokens -= self._typical or 0.0
+
+    def ended(self, seconds: float) -> None:
+        """A call has ended after so many seconds on its lane."""
+        with self._lock:
+            self._work()
+            self._running = max(0, self._running - 1)
+            if self.duty < 1.0:
+                self._fill()
+                self._tokens -= seconds - (self._typical or 0.0)
+            typical = self._typical
+            self._typical = seconds if typical is None else _TYPICAL_KEPT * typical + (1 - _TYPICAL_KEPT) * seconds
+
+    def used(self) -> float:
+        """The share of its lanes' time that was at work since this was asked last, 0 to 1."""
+        with self._lock:
+            self._work()
+            passed = self._busy_at - self._used_at
+            share = self._busy / (passed * self.lanes) if passed > 0 else float(self._running > 0)
+            self._busy, self._used_at = 0.0, self._busy_at
+            return min(1.0, share)
+
+    def _fill(self) -> None:
+        now = self._clock()
+        gained = self.duty * self.lanes * max(0.0, now - self._at)
+        self._tokens = min(_BURST * self.lanes, self._tokens + gained)
+        self._at = now
+
+    def _work(self) -> None:
+        now = self._clock()
+        self._busy += self._running * max(0.0, now - self._busy_at)
+        self._busy_at = now

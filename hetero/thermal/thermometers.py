@@ -1,0 +1,112 @@
+"""All sensors of a machine, read together: what is believed of each, and which of them speaks for a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hetero.backend import Device
+from hetero.thermal.choosing import voices_for
+from hetero.thermal.readings import Belief, Reading
+from hetero.thermal.sensors import Part, Sensor, find_sensors
+from hetero.thermal.sysfs import Unreadable
+
+_GONE = "it is not there any more"
+_LOOK_SOON, _LOOK_AGAIN = 2.0, 10.0
+
+
+class Thermometers:
+    """The sensors of a machine, sample by sample.
+
+    Args:
+        sysroot: Root of `/sys`.
+        devices: Those whose temperatures are wanted.
+
+    Attributes:
+        sensors: All that were found, also those that cannot be read.
+    """
+
+    def __init__(self, sysroot: Path, devices: Sequence[Device]) -> None:
+        self.sensors: list[Sensor] = []
+        self._sysroot = sysroot
+        self._devices = list(devices)
+        self._voices = {device.name: voices_for(device, []) for device in devices}
+        self._beliefs: dict[str, Belief] = {}
+        self._problems: dict[str, str] = {}
+        self._believed: dict[str, float] = {}
+        self._looked: float | None = None
+        self._now = 0.0
+
+    def sample(self, now: float, loads: Mapping[Part, float]) -> None:
+        """Read them all. Never raises for what a machine does.
+
+        Args:
+            now: Seconds.
+            loads: Of the NPU, the GPU and the CPU, 0 to 1: a sensor that stands still while they move is stuck.
+        """
+        self._now = now
+        if self._looked is None or now - self._looked >= (_LOOK_SOON if self._problems else _LOOK_AGAIN):
+            self._find(now)
+        known = {_key(sensor) for sensor in self.sensors}
+        self._problems = {key: _GONE for key in self._beliefs if key not in known}
+        self._believed = {}
+        most = max(loads.values(), default=0.0)
+        for sensor in self.sensors:
+            key = _key(sensor)
+            celsius: float | None = None
+            problem = ""
+            try:
+                celsius = sensor.read()
+            except Unreadable as error:
+                problem = str(error)
+            load = loads.get(sensor.part, most)
+            told, problem = self._beliefs.setdefault(key, Belief()).take(now, celsius, problem, load)
+            if told is not None:
+                self._believed[key] = told
+            if problem:
+                self._problems[key] = problem
+
+    def reading(self, device: Device) -> tuple[Reading, Sensor | None]:
+        """A device's temperature: of the best sensors that tell something the hottest; and which one it was."""
+        if device.simulated:
+            return Reading(None, reason="the device is simulated"), None
+        for voices in self._voices[device.name]:
+            told = [
+                (self._believed[_key(sensor)], sensor) for sensor in voices.sensors if _key(sensor) in self._believed
+            ]
+            if told:
+                celsius, sensor = max(told, key=lambda each: each[0])
+                at = self._beliefs[_key(sensor)].at
+                age = 0.0 if at is None else self._now - at
+                return Reading(celsius, age, voices.direct, sensor.name, self._problems.get(_key(sensor), "")), sensor
+        reasons = [f"{sensor.name}: {self._said(sensor)}" for v in self._voices[device.name] for sensor in v.sensors]
+        return Reading(None, reason="; ".join(reasons) or "no sensor was found that says anything of it"), None
+
+    def resolution(self, sensor: Sensor) -> float:
+        """Degrees between two values that a sensor tells; 0 before it has told two."""
+        return self._beliefs[_key(sensor)].resolution
+
+    def considered(self, device: Device) -> list[tuple[Sensor, str]]:
+        """The sensors that could speak for a device, the best first, and what is to be said of each."""
+        counts = self.reading(device)[1]
+        return [
+            (sensor, f"{'this one counts: ' if sensor is counts else ''}{self._problems.get(_key(sensor), voices.why)}")
+            for voices in self._voices[device.name]
+            for sensor in voices.sensors
+        ]
+
+    def _find(self, now: float) -> None:
+        """Drivers are loaded late and come back under another number."""
+        self._looked = now
+        self.sensors = find_sensors(self._sysroot)
+        for device in self._devices:
+            # Where the only sensor is gone, it is kept: that is what there is to be said.
+            self._voices[device.name] = voices_for(device, self.sensors) or self._voices[device.name]
+
+    def _said(self, sensor: Sensor) -> str:
+        return self._problems.get(_key(sensor), "nothing was read yet")
+
+
+def _key(sensor: Sensor) -> str:
+    """A sensor across its numbers: by name, and where its chip sits."""
+    return f"{sensor.name}@{sensor.device.resolve().name}" if sensor.device is not None else sensor.name

@@ -1,0 +1,1 @@
+"""This kernel for AIE2 cores."""

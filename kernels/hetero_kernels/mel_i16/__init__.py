@@ -1,0 +1,1 @@
+"""Whisper's log-mel spectrum of windows of int16 samples, with integers only."""

@@ -1,0 +1,164 @@
+"""`hetero thermal`: tables, explanations, recordings and what would have been done, with and without sensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hetero
+from hetero.cli import thermal
+from hetero.testing.thermal.machine import ThermalMachine
+from tests.cli.backends import reference
+from tests.cli.conftest import Line, line  # noqa: F401  the fixture
+
+
+@pytest.fixture
+def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ThermalMachine]:
+    """A machine at the Runtime's sysroot whose time passes when a command sleeps."""
+
+    def make(name: str, **options: Any) -> ThermalMachine:
+        machine = ThermalMachine(tmp_path / "root", name, **options)
+        monkeypatch.setattr(thermal, "clock", machine.clock)
+        monkeypatch.setattr(thermal, "sleep", lambda seconds: machine.advance(round(seconds * 2) / 2 or 0.5))
+        return machine
+
+    return make
+
+
+Box = Callable[..., ThermalMachine]
+
+
+def test_a_table_tells_temperature_state_duty_and_sensor(line: Line, box: Box) -> None:  # noqa: F811
+    machine = box("rk3588")
+    line.backends = [reference("rknn", "npu", lanes=3), reference("cpu")]
+    machine.sysroot.show({0: 81.25, 1: 70.0, 2: 72.0, 3: 75.0})
+    result = line("thermal", "--once")
+    assert result.exit_code == 0, result.output
+    rows = [row.split() for row in result.stdout.splitlines()]
+    assert rows[0][:4] == ["device", "temperature", "state", "duty"]
+    assert rows[1][:4] == ["rknn", "81.2", "C", "warn"]
+    assert "npu-thermal" in rows[1]
+    assert rows[2][:4] == ["cpu", "72.0", "C", "cool"]
+
+
+def test_explain_says_which_sensor_counts_and_what_the_kernel_does(line: Line, box: Box) -> None:  # noqa: F811
+    box("rk3568")
+    line.backends = [reference("rknn", "npu")]
+    output = line("thermal", "--explain").stdout
+    assert "soc-thermal: this one counts: a proxy: it sits in the SOC, the nearest there is" in output
+    assert "soc-thermal: 85 C (passive): slows thermal-cpufreq-0, thermal-cpufreq-1" in output
+    assert "no trip point slows an NPU down" in output
+    assert "rknn: warn 80 C, maximum 85 C, stop 88 C" in output
+    assert "power: unknown; platform profile: none" in output
+
+
+def test_a_machine_without_any_sensor_says_so(line: Line, box: Box) -> None:  # noqa: F811
+    box("none")
+    result = line("thermal", "--once", "--explain")
+    assert result.exit_code == 0
+    assert "shows no temperature of an NPU, a GPU or a CPU" in result.stdout
+    assert "unknown" in result.stdout
+    device = line.json("thermal")["devices"]["cpu"]
+    assert (device["celsius"], device["state"], device["age"]) == (None, "unknown", None)
+    assert "no sensor" in device["reason"]
+
+
+def test_the_json_has_everything_that_is_shown(line: Line, box: Box) -> None:  # noqa: F811
+    box("phoenix")
+    line.backends = [reference("xrt", "npu")]
+    document = line.json("thermal", "--explain")
+    device = document["devices"]["xrt"]
+    assert device["direct"] is False
+    assert device["source"].startswith("k10temp")
+    assert device["limits"]["maximum"] == 90
+    assert next(entry["sensor"] for entry in device["considered"]) == "k10temp Tctl"
+    assert document["power"] == {"source": "mains", "platform_profile": "balanced"}
+
+
+def test_another_root_is_looked_at_with_one_device_of_each_kind(line: Line, box: Box, tmp_path: Path) -> None:  # noqa: F811
+    box("none")
+    ThermalMachine(tmp_path / "copy", "rk3576")
+    document = line.json("thermal", "--sysroot", tmp_path / "copy")
+    assert {name: each["source"] for name, each in document["devices"].items()} == {
+        "npu": "npu-thermal",
+        "gpu": "gpu-thermal",
+        "cpu": document["devices"]["cpu"]["source"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--profile", "gaming"), "the thermal profile 'gaming' is not known"),
+        (("--law", "magic"), "the thermal law 'magic' is not known"),
+        (("--limit", "npu=80"), "is not of the form"),
+        (("--limit", "npu.maximum=hot"), "is not of the form"),
+        (("--limit", "npu.most=80"), "there is no thermal limit 'most'"),
+        (("--limit", "tpu.maximum=80"), "'tpu', which is no device here"),
+    ],
+)
+def test_wrong_usage_is_told(line: Line, box: Box, arguments: tuple[str, ...], says: str) -> None:  # noqa: F811
+    box("rk3588")
+    line.refuses("thermal", "--once", *arguments, says=says)
+
+
+def test_a_recording_is_replayed_and_told(line: Line, box: Box, tmp_path: Path) -> None:  # noqa: F811
+    machine = box("rk3588", ambient=58.0)
+    line.backends = [reference("rknn", "npu", lanes=3)]
+    machine.duty[0] = 1.0
+    file = tmp_path / "heat.jsonl"
+    result = line("thermal", "record", file, "--seconds", 240)
+    assert result.exit_code == 0, result.output
+    assert "240 samples of rknn" in result.stdout
+    head, *lines = [json.loads(text) for text in file.read_text().splitlines()]
+    assert head["devices"] == {"rknn": {"kind": "npu", "lanes": 3}}
+    assert lines[100]["at"] == 100
+    assert lines[200]["devices"]["rknn"]["celsius"] > 80
+    told = line("thermal", "replay", file).stdout
+    assert "npu-thermal" in told
+    assert "240 samples" in told
+    steps = line.json("thermal", "replay", file)
+    assert [step["now"]["duty"] for step in steps] == [step["then"]["duty"] for step in steps]
+    colder = line.json("thermal", "replay", file, "--limit", "npu.maximum=70")
+    assert sum(step["now"]["duty"] for step in colder) < sum(step["now"]["duty"] for step in steps)
+    line.refuses("thermal", "replay", file, "--limit", "rknn.maximum=70", says="by kind")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "is no recording"),
+        ("not json\n", "is no recording"),
+        ('{"hetero thermal": 99, "devices": {}}\n', "format 99"),
+        ('{"hetero thermal": 1, "devices": {"a": {"kind": "tpu"}}}\n', "kind of device"),
+        ('{"hetero thermal": 1, "devices": {}}\n', "holds no sample"),
+        ('{"hetero thermal": 1, "devices": {"a": {"kind": "npu"}}}\n{"at": 1, "devices": {"a": {}}}\n', "line 2"),
+        ('{"hetero thermal": 1, "devices": {"a": {"kind": "npu"}}}\n{"at": 1, "dev\n', "line 2"),
+    ],
+)
+def test_a_file_that_is_no_recording_is_refused(line: Line, box: Box, tmp_path: Path, content: str, says: str) -> None:  # noqa: F811
+    box("rk3588")
+    file = tmp_path / "file.jsonl"
+    file.write_text(content)
+    line.refuses("thermal", "replay", file, says=says)
+
+
+def test_time_that_stands_still_in_a_recording_is_refused(line: Line, box: Box, tmp_path: Path) -> None:  # noqa: F811
+    machine = box("rk3588")
+    line.backends = [reference("rknn", "npu")]
+    file = tmp_path / "heat.jsonl"
+    line("thermal", "record", file, "--seconds", 3)
+    assert machine.clock() >= 2
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines, lines[-1]]) + "\n")
+    line.refuses("thermal", "replay", file, says="time does not go on")
+
+
+def test_a_runtime_that_is_closed_again_leaves_nothing(line: Line, box: Box) -> None:  # noqa: F811
+    box("rk3588")
+    assert line("thermal", "--once").exit_code == 0
+    assert isinstance(hetero.Host(), hetero.Host)
