@@ -8,6 +8,10 @@
 | `physical` | what a driver tells of a device |
 | `device` | a device, opened: what kernels are run with |
 | `holder`, `selftest` | a device over the life of a backend: tested at first, opened again when lost |
+| `onnx_program`, `executable` | ONNX models: what the device does of them; runs, and a new start when it was lost |
+| `plan`, `weights` | a graph's memory and recorded work for one lane; constants |
+| `nodes` | a graph's nodes as operators |
+| `ops` | operators: what shaders compute |
 | `allocator` | buffers of a Runtime in memory that a device works in |
 | `memory`, `buffers` | blocks of memory, and buffers in them |
 | `spirv` | what a shader says of itself |

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from hetero.backend import Allocator, Backend, Device, Executable, Host, Option, Program, Unsupported
+from hetero.backend import Allocator, Backend, Device, Executable, Host, Option, Program
 from hetero_vulkan.allocator import VulkanAllocator
 from hetero_vulkan.api import Vulkan, Wrap
 from hetero_vulkan.choosing import VARIABLE, Choice, check_kernel, choose, find_devices
 from hetero_vulkan.device import MOST_LANES
 from hetero_vulkan.holder import DeviceHolder
 from hetero_vulkan.instance import Instance
+from hetero_vulkan.onnx_program import load_onnx
 from hetero_vulkan.physical import Physical
 
 _SORTS = {"discrete": "graphics card", "integrated": "integrated GPU", "virtual": "virtual GPU", "cpu": "software"}
@@ -32,6 +33,14 @@ class VulkanBackend(Backend):
     name = "vulkan"
     options: ClassVar[tuple[Option, ...]] = (
         Option("timeout", float, 10.0, "Seconds after which work on the device is given up.", minimum=0.001),
+        Option(
+            "partition",
+            str,
+            "forbid",
+            "Whether the CPU runs, in numpy, the nodes that the device does not; else such a model is refused.",
+            choices=("forbid", "allow"),
+        ),
+        Option("tune", bool, None, "Measure what suits the device, once; by default where it is no software."),
     )
 
     def __init__(
@@ -69,11 +78,9 @@ class VulkanBackend(Backend):
 
     def load(self, program: Program, device: Device, options: Mapping[str, Any]) -> Executable:
         """See `Backend.load`."""
-        kinds = ", ".join(sorted({artifact.kind for artifact in program.artifacts})) or "nothing"
-        raise Unsupported(
-            f"{device.name} has no way yet to run what {program.name} brings ({kinds}): the Vulkan backend finds and "
-            "tests devices, and runs shaders through hetero_vulkan.device"
-        )
+        defaults = {option.name: option.default for option in self.options}
+        chosen = {name: defaults[name] if value is None else value for name, value in options.items()}
+        return load_onnx(program, self.holder(device), self.host.cache / "vulkan", {**defaults, **chosen})
 
     def allocator(self, device: Device) -> Allocator | None:
         """See `Backend.allocator`."""

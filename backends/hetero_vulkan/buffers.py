@@ -186,3 +186,31 @@ class Buffer:
 
     def __repr__(self) -> str:
         return f"<Buffer of {self.nbytes} bytes of {self.device.name} for {self.purpose}>"
+
+
+class PlacedLater(Buffer):
+    """A buffer whose size is known before its place: steps are made of it, and it is placed before they are recorded.
+
+    Args:
+        device: Whose it will be.
+        nbytes: Bytes, at least 1.
+    """
+
+    def __init__(self, device: VulkanDevice, nbytes: int) -> None:
+        self.device = device
+        self.nbytes = nbytes
+        self.offset = 0
+        self.purpose = "device"
+        self._block = None
+        self._size = 0
+        self._whole = None
+        self._keeps = None
+
+    def place(self, whole: Buffer, offset: int) -> None:
+        """It is a part of this one from now on, as a view is.
+
+        Raises:
+            OptionError: It reaches beyond, or begins where a binding may not.
+        """
+        self.offset = whole.view(offset, self.nbytes).offset
+        self._whole = whole

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 import hetero
 from hetero.errors import DeviceLost, OutOfMemory, Unavailable, Unsupported
@@ -19,7 +20,7 @@ from hetero_kernels import get
 from hetero_vulkan.backend import VulkanBackend, described
 from hetero_vulkan.choosing import VARIABLE, Choice
 from hetero_vulkan.physical import CooperativeMatrix, QueueFamily
-from tests.models import double
+from tests.models import double, save, tensor
 from tests.vulkan.machine import LOST, NO_MEMORY, WHICH, Faults, made_up
 
 MakeBackend = Callable[..., VulkanBackend]
@@ -193,22 +194,35 @@ def test_a_driver_that_fails_while_it_is_looked_at_leaves_nothing(
     faults.heal()
 
 
-def test_the_chain_goes_on_to_the_cpu_and_says_why(
+def test_a_model_that_the_device_does_not_do_goes_on_to_the_cpu_and_says_why(
     make_backend: MakeBackend, make_runtime: Callable[..., hetero.Runtime], tmp_path: Path
 ) -> None:
     runtime = make_runtime(lambda host: make_backend(host), CpuBackend)
     assert next(device.name for device in runtime.devices) == "vulkan:0"
-    session = runtime.load(double(tmp_path / "double.onnx"))
+    node = helper.make_node("CumSum", ["x", "axis"], ["y"])
+    axis = numpy_helper.from_array(np.array(0), "axis")
+    session = runtime.load(save(tmp_path / "sum.onnx", [node], [tensor("x", (4,))], [tensor("y", (4,))], [axis]))
     result = session.run({"x": np.ones(4, np.float32)})
     assert result.record.device == "cpu"
     (refused,) = [candidate for candidate in session.explain().candidates if candidate.device == "vulkan:0"]
-    assert "no way yet to run" in str(refused)
+    assert "CumSum (no shader does it)" in str(refused)
 
 
-def test_programs_are_refused_as_unsupported(make_backend: MakeBackend) -> None:
+def test_a_model_runs_on_the_device_through_a_runtime(
+    make_backend: MakeBackend, make_runtime: Callable[..., hetero.Runtime], tmp_path: Path
+) -> None:
+    runtime = make_runtime(lambda host: make_backend(host), CpuBackend)
+    session = runtime.load(double(tmp_path / "double.onnx", ("n",)))
+    for count in (4, 7):
+        result = session.run({"x": np.arange(count, dtype=np.float32)})
+        assert result.record.device == "vulkan:0"
+        np.testing.assert_array_equal(result.outputs["y"], 2 * np.arange(count, dtype=np.float32))
+
+
+def test_programs_without_onnx_are_refused_as_unsupported(make_backend: MakeBackend) -> None:
     backend = make_backend()
     (device, *_) = backend.probe()
-    with pytest.raises(Unsupported, match=r"vulkan:0 has no way yet to run what gelu_i8 brings \(kernel\)"):
+    with pytest.raises(Unsupported, match="has no artifact of kind onnx; it has kernel"):
         backend.load(get("gelu_i8").program(), device, {})
 
 

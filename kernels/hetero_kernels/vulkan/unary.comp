@@ -63,8 +63,10 @@ float result_of(float x) {
         return x != x ? x : clamp(first * x + second, 0.0, 1.0);
     case 25:
         return x != x ? x : weighted(x, clamp(x / 6.0 + 0.5, 0.0, 1.0));
-    case 26:
-        return x != x ? x : max(x, 0.0) + log_of(1.0 + exp_of(-abs(x)));
+    case 26: {
+        const float e = exp_of(-abs(x));
+        return x != x ? x : max(x, 0.0) + (e < 0.41 ? log_beside_one(e) : log_of(1.0 + e));
+    }
     case 27:
         return x >= 0.0 || x != x ? x : first * (exp_of(x) - 1.0);
     case 28:

@@ -1,0 +1,176 @@
+"""Nodes that work element by element."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from hetero.errors import Unsupported
+from hetero.graph.node import Node
+from hetero_vulkan.nodes.lowering import BOOL, FLOAT, INT, LONG, Lowering, only, register, words_of
+from hetero_vulkan.ops.elementwise import binary, unary, where
+from hetero_vulkan.ops.movement import copy, series
+from hetero_vulkan.ops.tensors import Tensor
+
+_UNARY = {
+    **{name: name.lower() for name in ("Abs", "Ceil", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu", "Log", "Neg")},
+    **{name: name.lower() for name in ("Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt")},
+    "Clip": "clip",
+    "HardSigmoid": "hard_sigmoid",
+    "HardSwish": "hard_swish",
+    "LeakyRelu": "leaky_relu",
+    "Tanh": "tanh",
+}
+
+FUSED = ("Gelu", "Relu", "Sigmoid", "Tanh")
+"""Activations that products and convolutions do besides."""
+
+
+def function_of(node: Node, op: str) -> str:
+    """What shaders call an op; `approximate` says which form of `Gelu`."""
+    return "gelu_tanh" if op == "Gelu" and node.text("approximate", "none") == "tanh" else _UNARY[op]
+
+
+def _parameters(node: Node) -> tuple[float, float] | None:
+    if node.op == "Clip":
+        return node.number("min", -np.inf), node.number("max", np.inf)
+    if node.op == "HardSigmoid":
+        return node.number("alpha", 0.2), node.number("beta", 0.5)
+    alpha = {"LeakyRelu": 0.01, "Elu": 1.0}.get(node.op)
+    return None if alpha is None else (node.number("alpha", alpha), 0.0)
+
+
+def _unary(work: Lowering, node: Node) -> None:
+    x, y = work.input(node), work.output(node)
+    if work.type(node).dtype == INT:
+        _of_ints(work, node, x, y)
+        return
+    only(node, work.type(node), FLOAT)
+    work.add(unary(work.device, function_of(node, node.op), x, y, _parameters(node)))
+
+
+def _of_ints(work: Lowering, node: Node, x: Tensor, y: Tensor) -> None:
+    """Whole numbers through the operators of two, which are exact beyond 2^24."""
+
+    def number(value: int) -> Tensor:
+        return work.known(np.array(value, np.int32))
+
+    if node.op == "Neg":
+        work.add(binary(work.device, "sub", number(0), x, y))
+    elif node.op == "Relu":
+        work.add(binary(work.device, "max", x, number(0), y))
+    elif node.op == "Abs":
+        negative = work.spare(x.shape, "i32")
+        work.add(binary(work.device, "sub", number(0), x, negative))
+        work.add(binary(work.device, "max", x, negative, y))
+    elif node.op == "Clip":
+        limits = np.iinfo(np.int32)
+        least = work.spare(x.shape, "i32")
+        work.add(binary(work.device, "max", x, number(node.integer("min", limits.min)), least))
+        work.add(binary(work.device, "min", least, number(node.integer("max", limits.max)), y))
+    else:
+        raise Unsupported(f"{node.op} of int32 is not computed on the device")
+
+
+register(list(_UNARY), _unary)
+register(["Not"], lambda work, node: work.add(unary(work.device, "not", work.input(node), work.output(node))))
+
+_ARITHMETIC = {"Add": "add", "Div": "div", "Max": "max", "Min": "min", "Mul": "mul", "Pow": "pow", "Sub": "sub"}
+_COMPARISONS = {
+    "Equal": "equal",
+    "Greater": "greater",
+    "GreaterOrEqual": "greater_equal",
+    "Less": "less",
+    "LessOrEqual": "less_equal",
+}
+_LOGIC = {"And": "and", "Or": "or", "Xor": "xor"}
+
+
+def _binary(work: Lowering, node: Node) -> None:
+    names = _ARITHMETIC | _COMPARISONS | _LOGIC
+    for place in range(len(node.inputs)):
+        kinds = (FLOAT, INT, BOOL) if node.op in (*_COMPARISONS, *_LOGIC) else (FLOAT, INT)
+        only(node, work.type(node, place), *kinds)
+    if node.op == "Pow":
+        only(node, work.type(node), FLOAT)
+    first, *others = work.inputs(node)
+    if not others:
+        work.add(copy(work.device, first, work.output(node)))
+    for place, other in enumerate(others):
+        last = place == len(others) - 1
+        shape = np.broadcast_shapes(first.shape, other.shape)
+        result = work.output(node) if last else work.spare(shape, first.kind)
+        work.add(binary(work.device, names[node.op], first, other, result))
+        first = result
+
+
+register([*_ARITHMETIC, *_COMPARISONS, *_LOGIC], _binary)
+
+
+def _prelu(work: Lowering, node: Node) -> None:
+    only(node, work.type(node), FLOAT)
+    (x, slope), y = work.inputs(node), work.output(node)
+    negative, scaled = work.spare(x.shape, "i32"), work.spare(x.shape)
+    work.add(binary(work.device, "less", x, work.known(np.zeros((), np.float32)), negative))
+    work.add(binary(work.device, "mul", slope, x, scaled))
+    work.add(where(work.device, negative, scaled, x, y))
+
+
+register(["PRelu"], _prelu)
+
+
+def _where(work: Lowering, node: Node) -> None:
+    condition, a, b = work.inputs(node)
+    if words_of(work.type(node, 1).dtype) == 2:
+        condition = replace(condition, shape=(*condition.shape, 1), strides=(*condition.steps, 0))
+    work.add(where(work.device, condition, a, b, work.output(node)))
+
+
+register(["Where"], _where)
+
+
+def _trilu(work: Lowering, node: Node) -> None:
+    kind = work.type(node)
+    only(node, kind, FLOAT, INT, BOOL)
+    mask = np.ones(kind.shape[-2:], dtype=bool)
+    kept = np.triu(mask, node.integer("k")) if node.integer("upper", 1) else np.tril(mask, node.integer("k"))
+    zero = work.known(np.zeros((), kind.dtype))
+    work.add(where(work.device, work.known(kept), work.input(node), zero, work.output(node)))
+
+
+register(["Trilu"], _trilu)
+
+
+def _cast(work: Lowering, node: Node) -> None:
+    source, target = work.type(node).dtype, work.graph.types[node.output].dtype
+    x, y = work.input(node), work.output(node)
+    device = work.device
+    if target == BOOL and source in (FLOAT, INT):
+        zero = work.known(np.zeros((), source))
+        work.add(binary(device, "not_equal", x, zero, y))
+    elif target in (FLOAT, INT) and source in (FLOAT, INT, BOOL):
+        work.add(unary(device, "cast", x, y))
+    elif target == INT and source == LONG:
+        work.add(copy(device, low_words(x), y))
+    elif target == LONG and source in (INT, BOOL):
+        rank = len(x.shape)
+        work.add(series(device, y) if source == BOOL else [])
+        work.add(copy(device, x, low_words(y)))
+        if source == INT:
+            negative, upper = (work.spare(x.shape, "i32") for _ in range(2))
+            zero = work.known(np.zeros((), np.int32))
+            work.add(binary(device, "less", x, zero, negative))
+            work.add(binary(device, "sub", zero, negative, upper))
+            high = y.sliced(rank, 1, 2)
+            work.add(copy(device, upper, replace(high, shape=high.shape[:-1], strides=high.steps[:-1])))
+    else:
+        raise Unsupported(f"{source} is not made {target} on the device")
+
+
+register(["Cast"], _cast)
+
+
+def low_words(pairs: Tensor) -> Tensor:
+    """The lower halves of numbers of 64 bits."""
+    return replace(pairs, shape=pairs.shape[:-1], strides=pairs.steps[:-1])

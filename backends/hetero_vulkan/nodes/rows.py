@@ -1,0 +1,96 @@
+"""Nodes that take dimensions together: reductions and normalisations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from hetero.errors import Unsupported
+from hetero.graph.node import Node
+from hetero_vulkan.nodes.lowering import FLOAT, Lowering, only, register
+from hetero_vulkan.ops.elementwise import binary, unary
+from hetero_vulkan.ops.rows import normalise, reduce
+from hetero_vulkan.ops.tensors import Tensor
+
+_REDUCTIONS = {"ReduceMax": "max", "ReduceMean": "mean", "ReduceMin": "min", "ReduceSum": "sum"}
+
+
+def _reduce(work: Lowering, node: Node) -> None:
+    only(node, work.type(node), FLOAT)
+    x, y = work.input(node), work.output(node)
+    axes, device = node.integers("axes"), work.device
+    if node.op in ("ReduceL2", "ReduceSumSquare"):
+        squares = work.spare(x.shape)
+        work.add(binary(device, "mul", x, x, squares))
+        x = squares
+    elif node.op == "ReduceL1":
+        sizes = work.spare(x.shape)
+        work.add(unary(device, "abs", x, sizes))
+        x = sizes
+    root = node.op == "ReduceL2"
+    target = work.spare(y.shape) if root else y
+    how = _REDUCTIONS.get(node.op, "sum")
+    work.add(reduce(device, how, x, target, axes, work.scratch))  # type: ignore[arg-type]
+    if root:
+        work.add(unary(device, "sqrt", target, y))
+
+
+register([*_REDUCTIONS, "ReduceL1", "ReduceL2", "ReduceSumSquare"], _reduce)
+
+
+def _softmax(work: Lowering, node: Node) -> None:
+    only(node, work.type(node), FLOAT)
+    how = "softmax" if node.op == "Softmax" else "log_softmax"
+    work.add(normalise(work.device, how, work.input(node), work.output(node), node.integer("axis", -1)))  # type: ignore[arg-type]
+
+
+register(["Softmax", "LogSoftmax"], _softmax)
+
+
+def _layer_norm(work: Lowering, node: Node) -> None:
+    only(node, work.type(node), FLOAT)
+    x, y = work.input(node), work.output(node)
+    axis = node.integer("axis", -1) % len(x.shape)
+    length = math.prod(x.shape[axis:])
+    weight, bias = work.input(node, 1), work.option(node, 2)
+    if any(each is not None and each.size != length for each in (weight, bias)):
+        raise Unsupported(f"a scale or bias that is broadcast to {list(x.shape[axis:])}")
+    flat = (math.prod(x.shape[:axis]), length)
+    work.add(
+        normalise(
+            work.device,
+            "layer_norm",
+            x.reshaped(*flat),
+            y.reshaped(*flat),
+            weight=weight.reshaped(length),
+            bias=None if bias is None else bias.reshaped(length),
+            epsilon=node.number("epsilon", 1e-5),
+        )
+    )
+
+
+register(["LayerNormalization"], _layer_norm)
+
+
+def _batch_norm(work: Lowering, node: Node) -> None:
+    only(node, work.type(node), FLOAT)
+    device, y = work.device, work.output(node)
+    x, scale, bias, mean, variance = work.inputs(node)
+    channels = scale.shape
+
+    def seen(tensor: Tensor) -> Tensor:
+        return tensor.reshaped(*channels, *(1,) * (len(x.shape) - 2))
+
+    epsilon = work.known(np.array(node.number("epsilon", 1e-5), np.float32))
+    shifted, root, factor = (work.spare(channels) for _ in range(3))
+    work.add(binary(device, "add", variance, epsilon, shifted))
+    work.add(unary(device, "sqrt", shifted, root))
+    work.add(binary(device, "div", scale, root, factor))
+    centred, scaled = work.spare(x.shape), work.spare(x.shape)
+    work.add(binary(device, "sub", x, seen(mean), centred))
+    work.add(binary(device, "mul", centred, seen(factor), scaled))
+    work.add(binary(device, "add", scaled, seen(bias), y))
+
+
+register(["BatchNormalization"], _batch_norm)

@@ -1,0 +1,145 @@
+"""ONNX programs: from the model to a graph of which the device does what it can."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hetero.backend import Program, Unsupported
+from hetero.errors import OptionError, ProgramError
+from hetero.graph.cost import total_cost
+from hetero.graph.ir import Graph
+from hetero.graph.onnx_import import import_onnx
+from hetero.graph.partition import Partition, partition
+from hetero.graph.passes import fuse
+from hetero_vulkan.device import VulkanDevice
+from hetero_vulkan.executable import GraphExecutable, Session, Shapes
+from hetero_vulkan.holder import DeviceHolder
+from hetero_vulkan.nodes import claims
+from hetero_vulkan.nodes.elementwise import FUSED
+from hetero_vulkan.ops.tuning import tunings
+from hetero_vulkan.physical import Physical
+
+_MOST_COST = {"integrated": 2e10, "virtual": 2e10, "discrete": 2e11}
+"""Floating-point operations of a submission: a fraction of a second, where watchdogs of drivers wait for some."""
+
+
+class OnnxOnGpu:
+    """An ONNX program, read for a device; usually made by `load_onnx`.
+
+    Args:
+        program: With an `onnx` artifact.
+        name: Of the device.
+        cache: Folder for what was measured of the device.
+        options: Of the backend.
+    """
+
+    def __init__(self, program: Program, name: str, cache: Path | None, options: Mapping[str, Any]) -> None:
+        self._program = program
+        self._file = program.artifact("onnx").file
+        self._name = name
+        self._cache = cache
+        self._mixed = options["partition"] == "allow"
+        self._tune = options["tune"]
+        self._timeout = float(options["timeout"])
+
+    def begin(self, device: VulkanDevice) -> Session:
+        """A session on a device."""
+        physical = device.physical
+        tune = not physical.software if self._tune is None else bool(self._tune)
+        found = tunings(device, self._cache) if tune else None
+        return Session(device, self._timeout, found, most_cost_of(physical))
+
+    def cut(self, session: Session, shapes: Shapes) -> Partition:
+        """The graph for inputs of these shapes, in parts for device and host.
+
+        Raises:
+            Unsupported: It cannot have them, or the device does not do all of it and must.
+        """
+        graph = self._read(shapes)
+        cut = partition(graph, claims(session.device, graph, session.tunings))
+        if cut.refused and not self._mixed:
+            reasons = Counter((node.op, reason) for node, reason in cut.refused)
+            told = "; ".join(f"{op} ({reason})" for (op, reason), _ in reasons.most_common(4))
+            more = f", and {len(reasons) - 4} others" if len(reasons) > 4 else ""
+            raise Unsupported(
+                f"{self._name} does not run {len(cut.refused)} of the {len(graph.nodes)} nodes of "
+                f"{self._program.name!r}: {told}{more}",
+                fix="set the option vulkan.partition=allow to run those on the CPU, or use another device",
+            )
+        if not any(part.device for part in cut.parts):
+            raise Unsupported(f"{self._program.name!r} has nothing for {self._name} to do")
+        return cut
+
+    def _read(self, shapes: Shapes) -> Graph:
+        try:
+            return fuse(import_onnx(self._file, dict(shapes)), activations=FUSED, residuals=True)
+        except (ProgramError, OptionError) as error:
+            # Whether it is broken for every device is for ONNX Runtime to say.
+            raise Unsupported(f"{self._program.name!r}: {error.problem}", fix=error.fix) from error
+
+
+def load_onnx(
+    program: Program, holder: DeviceHolder, cache: Path | None, options: Mapping[str, Any]
+) -> GraphExecutable:
+    """An ONNX program as an executable, ready for its usual shapes.
+
+    Args:
+        program: With an `onnx` artifact.
+        holder: Gives the device.
+        cache: Folder for what was measured of the device.
+        options: Of the backend.
+
+    Raises:
+        Unsupported: The device does not do all of it, or nothing.
+        BackendError: The device cannot be used now, or has no room.
+    """
+    made = OnnxOnGpu(program, holder.choice.name, cache, options)
+    details: dict[str, Any] = {}
+    executable = GraphExecutable(holder, made.begin, made.cut, timeout=float(options["timeout"]), details=details)
+    try:
+        shapes = usual_shapes(program)
+        details |= _told(executable.prepare(shapes), shapes)
+        details["weights"] = f"{executable.memory / 1e6:.1f} MB on the device"
+    except BaseException:
+        executable.close()
+        raise
+    return executable
+
+
+def usual_shapes(program: Program) -> Shapes:
+    """The shapes that a program's inputs usually have; a dimension without a usual size is 1.
+
+    Raises:
+        Unsupported: An input's rank is unknown.
+    """
+    shapes = []
+    for spec in program.inputs:
+        if spec.shape is None:
+            raise Unsupported(f"the input {spec.name!r} of {program.name!r} has no known rank")
+        sizes = (dim if isinstance(dim, int) else program.sizes.get(dim or "", 1) for dim in spec.shape)
+        shapes.append((spec.name, tuple(sizes)))
+    return tuple(shapes)
+
+
+def most_cost_of(physical: Physical) -> float | None:
+    """Floating-point operations that are submitted at once; None for all, where no watchdog waits."""
+    return None if physical.software else _MOST_COST.get(physical.sort, _MOST_COST["integrated"])
+
+
+def _told(cut: Partition, shapes: Shapes) -> dict[str, Any]:
+    flops = [total_cost(part.graph).flops for part in cut.parts]
+    own = sum(cost for cost, part in zip(flops, cut.parts, strict=True) if part.device)
+    nodes = Counter(node.op for part in cut.parts if part.device for node in part.graph.nodes)
+    details = {
+        "shapes at load": ", ".join(f"{name} {list(shape)}" for name, shape in shapes),
+        "on the device": f"{sum(nodes.values())} nodes, {own / max(1, sum(flops)):.1%} of the operations: "
+        + ", ".join(f"{op} {count}" for op, count in nodes.most_common()),
+    }
+    if cut.refused:
+        reasons = Counter((node.op, reason) for node, reason in cut.refused)
+        details["on the host"] = "; ".join(f"{op} {count} ({why})" for (op, why), count in reasons.most_common())
+        details["parts"] = str(len(cut.parts))
+    return details
