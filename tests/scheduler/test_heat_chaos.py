@@ -139,7 +139,8 @@ def test_whatever_the_governor_does_each_request_ends_once_and_each_call_is_told
     records = list(runtime.records)
     assert len(records) == len({record.id for record in records}) == TOTAL
     decisions = [decision for record in records for decision in record.heat]
-    assert {decision.action for decision in decisions} >= {"steer"}
+    assert decisions
+    assert policy != "chain" or {"steer"} <= {decision.action for decision in decisions}
     assert all(decision.reason for decision in decisions)
     assert all(d.held is not None for record in records for d in record.heat if d.action in ("pace", "stop"))
     for one in told:
