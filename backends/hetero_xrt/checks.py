@@ -12,10 +12,12 @@ from pathlib import Path
 
 from hetero.backend import Check, Host
 from hetero.errors import HeteroError
+from hetero.kernel_manifest import MANIFEST
 from hetero_xrt.finding import VARIABLE
 from hetero_xrt.instructions import IN_TURN, columns_in_turn
-from hetero_xrt.manifest import MANIFEST, Manifest, read_manifest
+from hetero_xrt.manifest import Manifest
 from hetero_xrt.power import Tool
+from hetero_xrt.reading import read_manifest
 from hetero_xrt.system import SystemReport, built_pyxrts, memory_lock_limit, system_report
 
 _DRIVER_SINCE = (6, 14)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from hetero.backend import Artifact, Program, Unsupported
 from hetero.errors import ProgramError
-from hetero_xrt.manifest import MANIFEST, Manifest, read_manifest
+from hetero.kernel_manifest import MANIFEST
+from hetero_xrt.manifest import Manifest
+from hetero_xrt.reading import read_manifest
 
 VARIABLE = "HETERO_XRT_KERNELS"
 

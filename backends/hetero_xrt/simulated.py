@@ -11,11 +11,11 @@ from types import ModuleType
 from hetero.backend import Host, Program, Unsupported
 from hetero.cache import key_of
 from hetero.errors import OptionError
-from hetero.testing.xrt.design import Design, DesignArgument, DesignTensor
+from hetero.kernel_manifest import MANIFEST, TileTensor
+from hetero.testing.xrt.design import Design, DesignArgument
 from hetero.testing.xrt.phoenix import SimulatedPhoenix
 from hetero.testing.xrt.pyxrt import simulated_pyxrt
 from hetero.testing.xrt.stand_in import (
-    MANIFEST,
     instructions_of,
     read_image,
     usual_design,
@@ -24,7 +24,8 @@ from hetero.testing.xrt.stand_in import (
     xclbin_of,
 )
 from hetero_xrt.finding import kernel_name
-from hetero_xrt.manifest import Manifest, read_manifest
+from hetero_xrt.manifest import Batch, Manifest
+from hetero_xrt.reading import read_manifest
 
 MACHINE = "phoenix"
 GENERATION = "npu1"
@@ -69,7 +70,7 @@ def stand_in(program: Program, found: Manifest | None, columns: int, cache: Path
         design = usual_design(program, columns) if found is None else _design(found)
     except OptionError as error:
         raise Unsupported(f"no stand-in for {name!r}: {error.problem}", fix=error.fix) from error
-    batch = {} if found is None else {"order": found.batch.order, "fill": found.batch.fill}
+    batch = Batch() if found is None else found.batch
     # By the bytes too, which another version of the simulator may write otherwise.
     parts = design.to_json(), xclbin_of(design).hex(), instructions_of(design).hex(), str(batch)
     folder = cache / f"{name}-{key_of(*parts)[:16]}"
@@ -77,7 +78,7 @@ def stand_in(program: Program, found: Manifest | None, columns: int, cache: Path
         cache.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=cache))
         try:
-            write_design(made, design, **batch)
+            write_design(made, design, order=batch.order, fill=batch.fill)
             # Another process may have been quicker; both made the same.
             os.rename(made, folder)
         except OSError:
@@ -102,7 +103,7 @@ def _design(manifest: Manifest) -> Design:
             argument.index,
             argument.name,
             argument.role,
-            tuple(DesignTensor(t.name, t.dtype.name, t.shape, t.shared, t.axis, t.repeated) for t in argument.tensors),
+            tuple(TileTensor(t.name, t.dtype.name, t.shape, t.shared, t.axis, t.repeated) for t in argument.tensors),
             argument.column,
             argument.pieces,
             argument.padding,
