@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from hetero.errors import DeviceTimeout
 
@@ -26,7 +26,7 @@ class Watched:
     """
 
     def __init__(self, name: str) -> None:
-        self._pieces: queue.SimpleQueue[_Piece[object] | None] = queue.SimpleQueue()
+        self._pieces: queue.SimpleQueue[_Piece[Any] | None] = queue.SimpleQueue()
         # A daemon, so that a hung vendor call cannot keep the interpreter from ending.
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
