@@ -16,7 +16,7 @@ import numpy as np
 
 from hetero.pieces import Dealt
 
-MANIFEST = "kernel.toml"
+KERNEL_TOML = "kernel.toml"
 FORMAT = 1
 
 FIRST_DATA_ARGUMENT = 3

@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from hetero.errors import ArtifactMissing, ProgramInvalid
-from hetero.kernel_manifest import FIRST_DATA_ARGUMENT, FORMAT, MANIFEST, Fill, Layout, Order, Role, Worker
+from hetero.kernel_manifest import FIRST_DATA_ARGUMENT, FORMAT, KERNEL_TOML, Fill, Layout, Order, Role, Worker
 from hetero.toml_checks import TomlChecks, read_toml
 from hetero_xrt.arguments import Argument, Tensor
 from hetero_xrt.manifest import Batch, Manifest, Tiles
@@ -32,12 +32,12 @@ def read_manifest(path: Path) -> Manifest:
         ProgramInvalid: A file that it names is not what it says.
     """
     if path.is_dir():
-        path = path / MANIFEST
+        path = path / KERNEL_TOML
     try:
         content = read_toml(path)
     except OSError as error:
         raise ArtifactMissing(
-            f"{path} cannot be read: {error.strerror}", fix=f"put a {MANIFEST} beside the xclbin (docs: kernels)"
+            f"{path} cannot be read: {error.strerror}", fix=f"put a {KERNEL_TOML} beside the xclbin (docs: kernels)"
         ) from None
     return _Reader(path, content).read()
 

@@ -11,7 +11,7 @@ from types import ModuleType
 from hetero.backend import Host, Program, Unsupported
 from hetero.cache import key_of
 from hetero.errors import OptionError
-from hetero.kernel_manifest import MANIFEST, TileTensor
+from hetero.kernel_manifest import KERNEL_TOML, TileTensor
 from hetero.testing.xrt.design import Design, DesignArgument
 from hetero.testing.xrt.phoenix import SimulatedPhoenix
 from hetero.testing.xrt.pyxrt import simulated_pyxrt
@@ -74,7 +74,7 @@ def stand_in(program: Program, found: Manifest | None, columns: int, cache: Path
     # By the bytes too, which another version of the simulator may write otherwise.
     parts = design.to_json(), xclbin_of(design).hex(), instructions_of(design).hex(), str(batch)
     folder = cache / f"{name}-{key_of(*parts)[:16]}"
-    if not (folder / MANIFEST).is_file():
+    if not (folder / KERNEL_TOML).is_file():
         cache.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=cache))
         try:
@@ -82,7 +82,7 @@ def stand_in(program: Program, found: Manifest | None, columns: int, cache: Path
             # Another process may have been quicker; both made the same.
             os.rename(made, folder)
         except OSError:
-            if not (folder / MANIFEST).is_file():
+            if not (folder / KERNEL_TOML).is_file():
                 raise
         finally:
             shutil.rmtree(made, ignore_errors=True)

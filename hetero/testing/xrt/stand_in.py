@@ -19,7 +19,7 @@ from typing import Any, Literal
 from hetero.errors import OptionError
 from hetero.kernel_manifest import (
     FIRST_DATA_ARGUMENT,
-    MANIFEST,
+    KERNEL_TOML,
     Fill,
     KernelManifest,
     Layout,
@@ -205,7 +205,7 @@ def write_design(folder: Path, design: Design, *, order: Order = "columns", fill
         opcode=design.opcode,
         comment="A stand-in for a simulated NPU: the xclbin beside it holds no code.",
     )
-    written = folder / MANIFEST
+    written = folder / KERNEL_TOML
     written.write_text(manifest.text(), encoding="utf-8")
     return written
 
