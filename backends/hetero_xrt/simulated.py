@@ -7,25 +7,21 @@ import shutil
 import tempfile
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from hetero.backend import Host, Program, Unsupported
 from hetero.cache import key_of
 from hetero.errors import OptionError
 from hetero.kernel_manifest import KERNEL_TOML, TileTensor
-from hetero.testing.xrt.design import Design, DesignArgument
-from hetero.testing.xrt.phoenix import SimulatedPhoenix
-from hetero.testing.xrt.pyxrt import simulated_pyxrt
-from hetero.testing.xrt.stand_in import (
-    instructions_of,
-    read_image,
-    usual_design,
-    work_of,
-    write_design,
-    xclbin_of,
-)
 from hetero_xrt.finding import kernel_name
 from hetero_xrt.manifest import Batch, Manifest
 from hetero_xrt.reading import read_manifest
+
+if TYPE_CHECKING:
+    from hetero.testing.xrt.design import Design
+    from hetero.testing.xrt.phoenix import SimulatedPhoenix
+
+# The simulator is imported where it is asked for: who has an NPU, or none, does not wait for it.
 
 MACHINE = "phoenix"
 GENERATION = "npu1"
@@ -38,11 +34,15 @@ def described(host: Host) -> SimulatedPhoenix:
     Raises:
         OptionError: The description cannot be read.
     """
+    from hetero.testing.xrt.phoenix import SimulatedPhoenix
+
     return SimulatedPhoenix.from_text(host.environ.get(VARIABLE, ""))
 
 
 def module(host: Host) -> ModuleType:
     """A `pyxrt` of a machine of its own."""
+    from hetero.testing.xrt.pyxrt import simulated_pyxrt
+
     return simulated_pyxrt(described(host))
 
 
@@ -58,6 +58,8 @@ def stand_in(program: Program, found: Manifest | None, columns: int, cache: Path
     Raises:
         Unsupported: Nobody knows what the kernel computes.
     """
+    from hetero.testing.xrt.stand_in import instructions_of, usual_design, write_design, xclbin_of
+
     if found is not None and _is_stand_in(found.xclbin.path):
         return found
     name = found.logical if found is not None else kernel_name(program)
@@ -90,6 +92,8 @@ def stand_in(program: Program, found: Manifest | None, columns: int, cache: Path
 
 
 def _is_stand_in(path: Path) -> bool:
+    from hetero.testing.xrt.stand_in import read_image
+
     try:
         return read_image(path.read_bytes()) is not None
     except (RuntimeError, ValueError, KeyError, TypeError):  # the last three: metadata that is somebody else's
@@ -98,6 +102,9 @@ def _is_stand_in(path: Path) -> bool:
 
 def _design(manifest: Manifest) -> Design:
     """What a real kernel would compute, with the buffers that its manifest describes."""
+    from hetero.testing.xrt.design import Design, DesignArgument
+    from hetero.testing.xrt.stand_in import work_of
+
     arguments = tuple(
         DesignArgument(
             argument.index,
