@@ -13,8 +13,10 @@ from hetero.graph.partition import Part, Partition
 from hetero.tensors import Array
 from hetero_vulkan.device import VulkanDevice
 from hetero_vulkan.holder import DeviceHolder
+from hetero_vulkan.ops.tensors import Kind
 from hetero_vulkan.ops.tuning import Tunings
 from hetero_vulkan.plan import Plan
+from hetero_vulkan.storage import FP32, Precision
 from hetero_vulkan.weights import Weights
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
@@ -34,16 +36,23 @@ class Session:
         timeout: Seconds that preparing a constant may take.
         tunings: What suits the device.
         most_cost: See `Plan`.
+        precision: How numbers are stored.
 
     Attributes:
         users: Runs that are in it.
     """
 
     def __init__(
-        self, device: VulkanDevice, timeout: float, tunings: Tunings | None = None, most_cost: float | None = None
+        self,
+        device: VulkanDevice,
+        timeout: float,
+        tunings: Tunings | None = None,
+        most_cost: float | None = None,
+        precision: Precision = FP32,
     ) -> None:
         self.device = device
         self.tunings = tunings
+        self.precision = precision
         self.users = 0
         self.weights = Weights(device, timeout)
         self._most_cost = most_cost
@@ -73,6 +82,10 @@ class Session:
                 plans[part.place] = self._made(part, lane)
         return plans[part.place]
 
+    def made(self, shapes: Shapes, lane: int) -> list[Plan]:
+        """The plans that there are for inputs of these shapes."""
+        return list(self._plans[lane].get(shapes, {}).values())
+
     def close(self) -> None:
         """Free all of it, and give the device back."""
         for kept in self._plans:
@@ -84,7 +97,15 @@ class Session:
         self.device.returned()
 
     def _made(self, part: Part, lane: int) -> Plan:
-        return Plan(self.device, part.graph, self.weights, lane=lane, most_cost=self._most_cost, tunings=self.tunings)
+        return Plan(
+            self.device,
+            part.graph,
+            self.weights,
+            lane=lane,
+            most_cost=self._most_cost,
+            tunings=self.tunings,
+            precision=self.precision,
+        )
 
     def _give_up(self, lane: int) -> None:
         _, plans = self._plans[lane].popitem(last=False)
@@ -101,6 +122,7 @@ class GraphExecutable(Executable):
         cut: The graph for inputs of certain shapes, in parts. Raises Unsupported where it cannot have them.
         timeout: Seconds after which work on the device is given up.
         details: What was decided at load.
+        min_cosine: See `Executable`.
     """
 
     def __init__(
@@ -111,8 +133,10 @@ class GraphExecutable(Executable):
         *,
         timeout: float,
         details: Mapping[str, Any],
+        min_cosine: float | None = None,
     ) -> None:
         self.details = details
+        self.min_cosine = min_cosine
         self._holder = holder
         self._begin = begin
         self._cut = cut
@@ -165,11 +189,21 @@ class GraphExecutable(Executable):
         if session is not None and not session.users:
             session.close()
 
+    def plans(self, shapes: Shapes) -> list[Plan]:
+        """What `prepare` has made for inputs of these shapes."""
+        session = self._session
+        return session.made(shapes, 0) if session else []
+
     @property
     def memory(self) -> int:
         """Bytes of the constants on the device; 0 when there is none."""
+        return sum(self.sizes.values())
+
+    @property
+    def sizes(self) -> Mapping[Kind, int]:
+        """Bytes of the constants on the device, by how their elements are stored."""
         session = self._session
-        return session.weights.nbytes if session else 0
+        return session.weights.sizes if session else {}
 
     def _enter(self) -> Session:
         """The session, begun anew when its device was lost."""

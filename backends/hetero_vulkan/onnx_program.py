@@ -21,6 +21,8 @@ from hetero_vulkan.nodes import claims
 from hetero_vulkan.nodes.elementwise import FUSED
 from hetero_vulkan.ops.tuning import tunings
 from hetero_vulkan.physical import Physical
+from hetero_vulkan.storage import PRECISIONS
+from hetero_vulkan.telling import told_of_storage
 
 _MOST_COST = {"integrated": 2e10, "virtual": 2e10, "discrete": 2e11}
 """Floating-point operations of a submission: a fraction of a second, where watchdogs of drivers wait for some."""
@@ -44,13 +46,14 @@ class OnnxOnGpu:
         self._mixed = options["partition"] == "allow"
         self._tune = options["tune"]
         self._timeout = float(options["timeout"])
+        self.precision = PRECISIONS[options["precision"]]
 
     def begin(self, device: VulkanDevice) -> Session:
         """A session on a device."""
         physical = device.physical
         tune = not physical.software if self._tune is None else bool(self._tune)
         found = tunings(device, self._cache) if tune else None
-        return Session(device, self._timeout, found, most_cost_of(physical))
+        return Session(device, self._timeout, found, most_cost_of(physical), self.precision)
 
     def cut(self, session: Session, shapes: Shapes) -> Partition:
         """The graph for inputs of these shapes, in parts for device and host.
@@ -59,7 +62,7 @@ class OnnxOnGpu:
             Unsupported: It cannot have them, or the device does not do all of it and must.
         """
         graph = self._read(shapes)
-        cut = partition(graph, claims(session.device, graph, session.tunings))
+        cut = partition(graph, claims(session.device, graph, session.tunings, self.precision))
         if cut.refused and not self._mixed:
             reasons = Counter((node.op, reason) for node, reason in cut.refused)
             told = "; ".join(f"{op} ({reason})" for (op, reason), _ in reasons.most_common(4))
@@ -98,11 +101,18 @@ def load_onnx(
     """
     made = OnnxOnGpu(program, holder.choice.name, cache, options)
     details: dict[str, Any] = {}
-    executable = GraphExecutable(holder, made.begin, made.cut, timeout=float(options["timeout"]), details=details)
+    executable = GraphExecutable(
+        holder,
+        made.begin,
+        made.cut,
+        timeout=float(options["timeout"]),
+        details=details,
+        min_cosine=made.precision.min_cosine,
+    )
     try:
         shapes = usual_shapes(program)
-        details |= _told(executable.prepare(shapes), shapes)
-        details["weights"] = f"{executable.memory / 1e6:.1f} MB on the device"
+        cut = executable.prepare(shapes)
+        details |= _told(cut, shapes) | told_of_storage(made.precision, executable, cut, shapes)
     except BaseException:
         executable.close()
         raise

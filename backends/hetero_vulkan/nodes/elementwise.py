@@ -100,7 +100,7 @@ def _binary(work: Lowering, node: Node) -> None:
     for place, other in enumerate(others):
         last = place == len(others) - 1
         shape = np.broadcast_shapes(first.shape, other.shape)
-        result = work.output(node) if last else work.spare(shape, first.kind)
+        result = work.output(node) if last else work.spare(shape, "i32" if first.kind == "i32" else "f32")
         work.add(binary(work.device, names[node.op], first, other, result))
         first = result
 

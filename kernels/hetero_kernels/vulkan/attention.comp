@@ -8,6 +8,8 @@
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_shuffle : require
 #extension GL_EXT_control_flow_attributes : require
+#extension GL_GOOGLE_include_directive : require
+#include "halves.glsl"
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint ROWS = 16;
@@ -249,7 +251,7 @@ void main() {
                 // Two elements of a word are one lane's: EACH is even.
                 [[unroll]] for (uint u = 0; u < EACH; u += 2) {
                     if (own + u < size) {
-                        o_words[(to + u) >> 1] = packHalf2x16(vec2(done[u], done[min(u + 1, EACH - 1)]));
+                        o_words[(to + u) >> 1] = halves_of(done[u], done[min(u + 1, EACH - 1)]);
                     }
                 }
             } else if (VECTOR == 4) {
