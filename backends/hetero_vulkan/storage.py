@@ -122,8 +122,10 @@ def stored(graph: Graph, precision: Precision) -> dict[str, ValueType]:
 
 
 def statistics(graph: Graph, roots: Mapping[str, str]) -> set[str]:
-    """Values that stay float32 for what is made of them: sums and means of rows, what is made of those alone, and
-    squares and exponentials on the way to them, which would soon be beyond float16.
+    """Values that stay float32 for what is made of them.
+
+    Those are sums and means of rows, what is made of those alone, and squares and exponentials on the way to them,
+    which would soon be beyond float16.
 
     Args:
         graph: The graph.

@@ -13,7 +13,7 @@ from hetero_vulkan.api import Vulkan, Wrap
 from hetero_vulkan.choosing import VARIABLE, choose, find_devices
 from hetero_vulkan.device import VulkanDevice
 from hetero_vulkan.instance import Instance
-from hetero_vulkan.physical import MemoryType, Physical, QueueFamily
+from hetero_vulkan.physical import CooperativeMatrix, MemoryType, Physical, QueueFamily
 
 LOST, NO_MEMORY, TIMED_OUT = -4, -2, 2
 
@@ -112,6 +112,18 @@ def without(physical: Physical, *features: str) -> Physical:
 def limited(physical: Physical, **limits: Any) -> Physical:
     """The device with other limits."""
     return dataclasses.replace(physical, limits={**physical.limits, **limits})
+
+
+def with_matrices(**told: Any) -> Physical:
+    """A device that is not there and lists cooperative matrices."""
+    features = ("cooperativeMatrix", "shaderFloat16", "storageBuffer16BitAccess", "vulkanMemoryModel", "shaderInt64")
+    return made_up(
+        **{
+            "matrices": (CooperativeMatrix(16, 16, 16, "f16", "f16", "f32"),),
+            "features": dict.fromkeys(features, True),
+            **told,
+        }
+    )
 
 
 def made_up(name: str = "GPU", **told: Any) -> Physical:
