@@ -43,6 +43,13 @@ def test_operators_pass_at_other_subgroup_sizes(machine: Machine, width: int, su
     must_pass(f"test_kernels_{subject}.py", environment_of(width))
 
 
+@pytest.mark.parametrize("width", [128, 512])
+def test_values_of_fp16_and_matrices_of_int8_pass_at_other_subgroup_sizes(machine: Machine, width: int) -> None:
+    if machine.choice.physical.driver != "llvmpipe":
+        pytest.skip(f"{machine.choice.physical.name} is not lavapipe")
+    must_pass("test_storage.py", environment_of(width))
+
+
 def environment_of(width: int) -> dict[str, str]:
     """A process's, in which lavapipe computes with vectors of so many bits.
 
