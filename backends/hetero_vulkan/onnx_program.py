@@ -43,14 +43,14 @@ class OnnxOnGpu:
         self._cache = cache
         self._mixed = options["partition"] == "allow"
         self._tune = options["tune"]
-        self._timeout = float(options["timeout"])
+        self._plans = int(options["plans"])
 
     def begin(self, device: VulkanDevice) -> Session:
         """A session on a device."""
         physical = device.physical
         tune = not physical.software if self._tune is None else bool(self._tune)
         found = tunings(device, self._cache) if tune else None
-        return Session(device, self._timeout, found, most_cost_of(physical))
+        return Session(device, found, most_cost_of(physical), self._plans)
 
     def cut(self, session: Session, shapes: Shapes) -> Partition:
         """The graph for inputs of these shapes, in parts for device and host.
@@ -98,7 +98,7 @@ def load_onnx(
     """
     made = OnnxOnGpu(program, holder.choice.name, cache, options)
     details: dict[str, Any] = {}
-    executable = GraphExecutable(holder, made.begin, made.cut, timeout=float(options["timeout"]), details=details)
+    executable = GraphExecutable(holder, made.begin, made.cut, timeout=options["timeout"], details=details)
     try:
         shapes = usual_shapes(program)
         details |= _told(executable.prepare(shapes), shapes)

@@ -15,6 +15,7 @@ from hetero_vulkan.buffers import Buffer
 from hetero_vulkan.nodes.lowering import bytes_of, on_device, tensor_of
 from hetero_vulkan.ops.packing import Packed, pack, packed_shape
 from hetero_vulkan.ops.tensors import Tensor
+from hetero_vulkan.warming import warm_up
 
 if TYPE_CHECKING:
     from hetero_vulkan.device import VulkanDevice
@@ -92,6 +93,7 @@ class Weights:
         try:
             with self._copied(data, data.nbytes) as plain:
                 steps = pack(self._device, Tensor(plain, data.shape), Tensor(buffer, shape))
+                warm_up(self._device, steps)
                 with self._device.record(steps) as commands:
                     commands.run(self._timeout)
         except BaseException:

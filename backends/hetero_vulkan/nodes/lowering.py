@@ -17,6 +17,7 @@ from hetero_vulkan.commands import Dispatch, Step
 from hetero_vulkan.ops.attention import AttentionTuning
 from hetero_vulkan.ops.gemm import Tuning, default_tuning
 from hetero_vulkan.ops.packing import Packed, packed_shape
+from hetero_vulkan.ops.scan import FLAG_WORDS
 from hetero_vulkan.ops.tensors import Kind, Tensor
 from hetero_vulkan.ops.tuning import Tunings
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 ALIGNMENT = 256
 """Of values in an arena, bytes: the most that a device may ask of a binding's beginning."""
+
+MOST_FLAGS = 256
+"""Nodes of a graph whose indices the device looks at."""
 
 FLOAT, INT, BOOL, LONG = (np.dtype(kind) for kind in ("float32", "int32", "bool", "int64"))
 
@@ -79,6 +83,8 @@ class Lowering:
         steps: So far.
         scratch_bytes: What one node needs besides, at most.
         indices: Values whose elements must be in `[-size, size)`: name of the value, size, name of the node.
+        flags: What is looked at on the device, slot after slot of `flag_buffer`: size, name of the node.
+        flag_buffer: Where the device notes indices that are out of range; see `hetero_vulkan.ops.scan`.
     """
 
     def __init__(self, device: VulkanDevice, graph: Graph, values: Values, tunings: Tunings | None = None) -> None:
@@ -89,6 +95,8 @@ class Lowering:
         self.steps: list[Step] = []
         self.scratch_bytes = 0
         self.indices: list[tuple[str, int, str]] = []
+        self.flags: list[tuple[int, str]] = []
+        self.flag_buffer = PlacedLater(device, 4 * FLAG_WORDS * MOST_FLAGS)
         self._values = values
         self._later: list[tuple[PlacedLater, int]] = []
         self._used = 0
@@ -143,6 +151,17 @@ class Lowering:
     def spare(self, shape: Sequence[int], kind: Kind = "f32") -> Tensor:
         """A tensor of 32-bit elements for this node alone."""
         return Tensor(self.scratch(4 * math.prod(shape)), tuple(shape), kind)
+
+    def flag(self, size: int, name: str) -> tuple[Buffer, int]:
+        """Where to note an index of a node that is out of range: a buffer, and the slot in it.
+
+        Raises:
+            Unsupported: There are too many of them.
+        """
+        if len(self.flags) == MOST_FLAGS:
+            raise Unsupported(f"more than {MOST_FLAGS} nodes look up places that are computed")
+        self.flags.append((size, name))
+        return self.flag_buffer, len(self.flags) - 1
 
     def add(self, steps: Sequence[Dispatch]) -> None:
         """Add what an operator gives."""
