@@ -49,7 +49,7 @@ class VulkanBackend(Backend):
         Option(
             "plans",
             int,
-            8,
+            4,
             "Combinations of shapes that each lane is kept ready for; others wait until these were used four times each.",
             minimum=1,
         ),

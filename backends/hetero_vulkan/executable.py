@@ -42,7 +42,7 @@ class Session:
     """
 
     def __init__(
-        self, device: VulkanDevice, tunings: Tunings | None = None, most_cost: float | None = None, plans: int = 8
+        self, device: VulkanDevice, tunings: Tunings | None = None, most_cost: float | None = None, plans: int = 4
     ) -> None:
         self.device = device
         self.tunings = tunings
@@ -63,7 +63,7 @@ class Session:
         if self._plans[lane].get(shapes):
             self._novelty[lane].used()
         else:
-            self._novelty[lane].check(", ".join(f"{name} {list(shape)}" for name, shape in shapes))
+            self._novelty[lane].check()
 
     def plan(self, shapes: Shapes, part: Part, lane: int) -> Plan:
         """The plan of a part for one lane, made when it is not there.

@@ -51,18 +51,15 @@ class Novelty:
         """A plan was made."""
         self._made += 1
 
-    def check(self, what: str) -> None:
+    def check(self) -> None:
         """Look whether a plan is to be made for other shapes.
-
-        Args:
-            what: The shapes, for the message.
 
         Raises:
             Unsupported: It is not worth it.
         """
         if self._made >= self._most and self._uses < _USES * self._made:
             raise Unsupported(
-                f"shapes keep changing: {self._made} plans were made and used {self._uses} times again, and there is "
-                f"none for {what}",
+                f"its inputs' shapes keep changing, which takes a plan each: {self._made} were made, and used again "
+                f"{self._uses} times",
                 fix="use few shapes (pad to some of them), raise the option vulkan.plans, or use another device",
             )

@@ -41,6 +41,7 @@ class OnnxOnGpu:
         self._file = program.artifact("onnx").file
         self._name = name
         self._cache = cache
+        self._checked = False
         self._mixed = options["partition"] == "allow"
         self._tune = options["tune"]
         self._plans = int(options["plans"])
@@ -74,11 +75,17 @@ class OnnxOnGpu:
         return cut
 
     def _read(self, shapes: Shapes) -> Graph:
+        import onnx
+
+        # The file was checked when it was first read; reading it once more for other shapes is most of their cost.
+        model = onnx.load_model(self._file) if self._checked else self._file
         try:
-            return fuse(import_onnx(self._file, dict(shapes)), activations=FUSED, residuals=True)
+            graph = import_onnx(model, dict(shapes))
         except (ProgramError, OptionError) as error:
             # Whether it is broken for every device is for ONNX Runtime to say.
             raise Unsupported(f"{self._program.name!r}: {error.problem}", fix=error.fix) from error
+        self._checked = True
+        return fuse(graph, activations=FUSED, residuals=True)
 
 
 def load_onnx(
