@@ -33,13 +33,26 @@ class VulkanBackend(Backend):
 
     name = "vulkan"
     options: ClassVar[tuple[Option, ...]] = (
-        Option("timeout", float, 10.0, "Seconds after which work on the device is given up.", minimum=0.001),
+        Option(
+            "timeout",
+            float,
+            None,
+            "Seconds after which work on the device is given up; by default 10, and more for long work.",
+            minimum=0.001,
+        ),
         Option(
             "partition",
             str,
             "forbid",
             "Whether the CPU runs, in numpy, the nodes that the device does not; else such a model is refused.",
             choices=("forbid", "allow"),
+        ),
+        Option(
+            "plans",
+            int,
+            4,
+            "Combinations of shapes that each lane is kept ready for; others wait until these were used four times each.",
+            minimum=1,
         ),
         Option(
             "precision",

@@ -14,7 +14,8 @@ from hetero.graph.ir import Graph
 from hetero.graph.memory import plan_arena, storages
 from hetero.tensors import Array
 from hetero_vulkan.buffers import Buffer, PlacedLater
-from hetero_vulkan.commands import Commands, Copy, Step
+from hetero_vulkan.checks import Checks
+from hetero_vulkan.commands import Commands, Copy, Dispatch, Step
 from hetero_vulkan.device import VulkanDevice
 from hetero_vulkan.memory import Purpose
 from hetero_vulkan.nodes import Lowering
@@ -22,6 +23,7 @@ from hetero_vulkan.nodes.lowering import ALIGNMENT
 from hetero_vulkan.ops.tensors import Tensor
 from hetero_vulkan.ops.tuning import Tunings
 from hetero_vulkan.storage import FLOAT, FP32, HALF, Precision, bytes_of, computed, kind_of_matrix, stored, tensor_of
+from hetero_vulkan.warming import warm_up
 from hetero_vulkan.weights import Matrix, Weights
 
 _MOVES = ("Identity", "Reshape")
@@ -42,6 +44,7 @@ class Plan:
     Attributes:
         arena_bytes: Of the values in between.
         scratch_bytes: That single nodes need besides.
+        cost: Floating-point operations, about.
         widened: Nodes that were computed by way of float32; see `Lowering`.
         kept: Values in between that are float32 where others are float16, by the op that gives them.
 
@@ -93,7 +96,11 @@ class Plan:
                     buffer.place(whole, offset)
             lowering.place(self._take(self.scratch_bytes) if self.scratch_bytes else None)
             self._check_constants()
-            self._commands = device.record(self._steps(lowering.steps), lane=lane, most_cost=most_cost)
+            self._checks = Checks(lowering.flags, lowering.flag_buffer, self._take)
+            steps = self._checks.around(self._steps(lowering.steps))
+            self.cost = sum(step.cost for step in steps if isinstance(step, Dispatch))
+            warm_up(device, steps, lane=lane)
+            self._commands = device.record(steps, lane=lane, most_cost=most_cost)
         except BaseException:
             self.close()
             raise
@@ -113,7 +120,7 @@ class Plan:
             timeout: Seconds.
 
         Raises:
-            InputError: An index in the input that is out of range.
+            InputError: An index that is out of range, given or computed.
             DeviceTimeout: It has not ended, or what was left by an earlier one has not.
             DeviceLost: The device is lost.
         """
@@ -128,6 +135,7 @@ class Plan:
                 np.copyto(landing.array(self._there[name].dtype, array.shape), array)
                 landing.flush()
         self.commands.run(timeout)
+        self._checks.look()
         return {name: self._read(name, offered.get(name)) for name in self._outputs}
 
     def close(self) -> None:

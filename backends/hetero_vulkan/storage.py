@@ -56,7 +56,7 @@ FP32 = PRECISIONS["fp32"]
 _WORDS = {"float32": 1, "int32": 1, "uint32": 1, "bool": 1, "int64": 2, "uint64": 2, "float64": 2}
 
 # What a row's statistics are made with, where a model computes them by nodes of their own.
-_REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare")
+_REDUCTIONS = ("CumSum", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare")
 _GROWING = ("Exp", "Mul", "Pow")
 _OF_STATISTICS = ("Add", "Div", "Exp", "Log", "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Sqrt", "Sub")
 
@@ -124,8 +124,8 @@ def stored(graph: Graph, precision: Precision) -> dict[str, ValueType]:
 def statistics(graph: Graph, roots: Mapping[str, str]) -> set[str]:
     """Values that stay float32 for what is made of them.
 
-    Those are sums and means of rows, what is made of those alone, and squares and exponentials on the way to them,
-    which would soon be beyond float16.
+    Those are sums and means of rows, and whole numbers that were or will be cast; what is made of those alone; and
+    squares and exponentials on the way to sums, which would soon be beyond float16.
 
     Args:
         graph: The graph.
@@ -138,6 +138,10 @@ def statistics(graph: Graph, roots: Mapping[str, str]) -> set[str]:
         if node.op in _REDUCTIONS:
             found.add(roots[node.output])
             found |= {root for root in taken if root in graph.producers and graph.producers[root].op in _GROWING}
+        elif node.op == "Cast" and graph.types[node.inputs[0]].dtype not in (FLOAT, HALF):
+            found.add(roots[node.output])
+        elif node.op == "Cast" and graph.types[node.output].dtype not in (FLOAT, HALF):
+            found |= taken
         elif node.op in _OF_STATISTICS and taken and taken <= found:
             found.add(roots[node.output])
     return found

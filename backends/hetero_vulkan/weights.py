@@ -17,6 +17,7 @@ from hetero_vulkan.buffers import Buffer
 from hetero_vulkan.ops.packing import Packed, pack, packed_shape
 from hetero_vulkan.ops.tensors import Kind, Tensor, words
 from hetero_vulkan.storage import HALF, bytes_of, halves, kind_of, on_device, quantised, tensor_of
+from hetero_vulkan.warming import warm_up
 
 if TYPE_CHECKING:
     from hetero_vulkan.device import VulkanDevice
@@ -134,6 +135,7 @@ class Weights:
         try:
             with self._copied(data, 4 * words(data.size, kind)) as plain:
                 steps = pack(self._device, Tensor(plain, data.shape, kind), Tensor(buffer, shape, kind))
+                warm_up(self._device, steps)
                 with self._device.record(steps) as commands:
                     commands.run(self._timeout)
         except BaseException:

@@ -15,7 +15,7 @@ from hetero_vulkan.choosing import VARIABLE
 from tests.vulkan.machine import WHICH
 
 # What the device refuses whole; it is tested with the other refusals.
-REFUSED = ("int64", "int8")
+REFUSED = ("int8",)
 # Kernels of plugins are programs without ONNX.
 PROGRAMS = [p for p in reference_programs() if not p.name.startswith("kernel-") and p.name not in REFUSED]
 

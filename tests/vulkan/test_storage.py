@@ -211,6 +211,21 @@ def test_squares_of_rows_are_not_squeezed_into_halves(load: Load, tmp_path: Path
     assert "Div" not in told
 
 
+def test_whole_numbers_in_floats_stay_exact(load: Load, tmp_path: Path) -> None:
+    """Places beyond 2048, which fp16 has only every second of."""
+    make = helper.make_node
+    nodes = [
+        make("Cast", ["x"], ["whole"], to=onnx.TensorProto.INT32),
+        make("Add", ["whole", "many"], ["sum"]),
+        make("Cast", ["sum"], ["float"], to=onnx.TensorProto.FLOAT),
+        make("Add", ["float", "one"], ["next"]),
+        make("Mul", ["next", "one"], ["y"]),
+    ]
+    model = program(tmp_path, nodes, (4,), many=np.array(4000, np.int32), one=np.array(1, np.float32))
+    x = np.array([0, 1, 2, 3], np.float32)
+    np.testing.assert_array_equal(load(model).run({"x": x}, Call(0))["y"], x + 4001)
+
+
 def test_rows_that_share_words_go_by_way_of_float32(load: Load, tmp_path: Path) -> None:
     make = helper.make_node
     nodes = [

@@ -19,6 +19,7 @@ from hetero_vulkan.ops.attention import AttentionTuning
 from hetero_vulkan.ops.gemm import Tuning, default_tuning
 from hetero_vulkan.ops.movement import copy
 from hetero_vulkan.ops.packing import Packed, packed_shape
+from hetero_vulkan.ops.scan import FLAG_WORDS
 from hetero_vulkan.ops.tensors import Kind, Tensor, words
 from hetero_vulkan.ops.tuning import Tunings
 from hetero_vulkan.storage import (
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 
 ALIGNMENT = 256
 """Of values in an arena, bytes: the most that a device may ask of a binding's beginning."""
+
+MOST_FLAGS = 256
+"""Nodes of a graph whose indices the device looks at."""
 
 
 class Values(Protocol):
@@ -78,6 +82,8 @@ class Lowering:
         steps: So far.
         scratch_bytes: What one node needs besides, at most.
         indices: Values whose elements must be in `[-size, size)`: name of the value, size, name of the node.
+        flags: What is looked at on the device, slot after slot of `flag_buffer`: size, name of the node.
+        flag_buffer: Where the device notes indices that are out of range; see `hetero_vulkan.ops.scan`.
         widened: Nodes that were computed by way of float32: how many, by op and reason.
     """
 
@@ -99,6 +105,8 @@ class Lowering:
         self.steps: list[Step] = []
         self.scratch_bytes = 0
         self.indices: list[tuple[str, int, str]] = []
+        self.flags: list[tuple[int, str]] = []
+        self.flag_buffer = PlacedLater(device, 4 * FLAG_WORDS * MOST_FLAGS)
         self.widened: Counter[tuple[str, str]] = Counter()
         self._values = values
         self._later: list[tuple[PlacedLater, int]] = []
@@ -117,7 +125,7 @@ class Lowering:
             return
         reason: Unsupported | OptionError | None = None
         for whole in ((), ("output",), ("output", "inputs")):
-            before = len(self.steps), len(self.indices), len(self._later), self.scratch_bytes
+            before = len(self.steps), len(self.indices), len(self._later), self.scratch_bytes, len(self.flags)
             self._used, self._whole, self._outputs = 0, whole, {}
             try:
                 LOWERS[node.op](self, node)
@@ -126,6 +134,7 @@ class Lowering:
                 reason = reason or error
                 del self.steps[before[0] :], self.indices[before[1] :], self._later[before[2] :]
                 self.scratch_bytes = before[3]
+                del self.flags[before[4] :]
                 if not self._has_halves(node):
                     break
             else:
@@ -194,6 +203,17 @@ class Lowering:
     def spare(self, shape: Sequence[int], kind: Kind = "f32") -> Tensor:
         """A tensor for this node alone."""
         return Tensor(self.scratch(4 * words(math.prod(shape), kind)), tuple(shape), kind)
+
+    def flag(self, size: int, name: str) -> tuple[Buffer, int]:
+        """Where to note an index of a node that is out of range: a buffer, and the slot in it.
+
+        Raises:
+            Unsupported: There are too many of them.
+        """
+        if len(self.flags) == MOST_FLAGS:
+            raise Unsupported(f"more than {MOST_FLAGS} nodes look up places that are computed")
+        self.flags.append((size, name))
+        return self.flag_buffer, len(self.flags) - 1
 
     def add(self, steps: Sequence[Dispatch]) -> None:
         """Add what an operator gives."""
