@@ -21,7 +21,7 @@ from hetero_vulkan.nodes import claims
 from hetero_vulkan.nodes.elementwise import FUSED
 from hetero_vulkan.ops.tuning import tunings
 from hetero_vulkan.physical import Physical
-from hetero_vulkan.storage import FP32, PRECISIONS
+from hetero_vulkan.storage import FP32, HALF, HALF_COSINE, PRECISIONS
 from hetero_vulkan.telling import told_of_storage
 
 _MOST_COST = {"integrated": 2e10, "virtual": 2e10, "discrete": 2e11}
@@ -119,6 +119,8 @@ def load_onnx(
     try:
         shapes = usual_shapes(program)
         cut = executable.prepare(shapes)
+        if executable.min_cosine is None and any(kind.dtype == HALF for kind in cut.whole.types.values()):
+            executable.min_cosine = HALF_COSINE
         details |= _told(cut, shapes) | told_of_storage(made.precision, executable, cut, shapes)
     except BaseException:
         executable.close()

@@ -141,6 +141,7 @@ def test_a_model_of_float16_gives_float16_and_sums_in_float32(load: Load, tmp_pa
     assert error(answer, expected(wide, x.astype(np.float32))) < 6e-3
     assert "what is float16 in the model stays so" in executable.details["precision"]
     assert "fp16" in executable.details["weights"]
+    assert executable.min_cosine == 0.999
 
 
 def test_sums_are_of_float32(load: Load, tmp_path: Path) -> None:
@@ -262,13 +263,13 @@ def test_a_mask_hides_what_it_hides(load: Load, tmp_path: Path, lowest: float) -
 
 
 def test_memory_and_weights_are_half_and_a_quarter(load: Load, tmp_path: Path, machine: Machine) -> None:
-    model = block(tmp_path, 64, rows=64)
+    model = block(tmp_path, 64, rows=16)
     plans, weights = {}, {}
     for precision in PRECISIONS:
         executable = load(model, precision)
-        (plan,) = executable.plans((("x", (64, 64)),))
+        (plan,) = executable.plans((("x", (16, 64)),))
         plans[precision], weights[precision] = plan.arena_bytes, executable.memory
-        assert plan.end_bytes == 4 * 64 * (64 + 128)
+        assert plan.end_bytes == 4 * 16 * (64 + 128)
     assert plans["fp16"] == plans["fp32"] / 2 == plans["int8-fp16"]
     assert plans["int8"] == plans["fp32"]
     assert weights["fp16"] < 0.53 * weights["fp32"]
