@@ -197,6 +197,30 @@ def test_work_that_does_not_end_is_answered_by_the_cpu_and_waited_for_before_any
     assert ask(rig, session, seed=3) == "vulkan:0"
 
 
+def test_nothing_is_freed_of_a_gpu_whose_work_never_ends(
+    tmp_path: Path, faults: Faults, validated: bool, messages: list[str]
+) -> None:
+    rig = Rig(tmp_path, faults, messages if validated else None)
+    session = rig.load()
+    assert ask(rig, session) == "vulkan:0"
+    faults.fail("vkWaitSemaphores", TIMED_OUT, times=1_000_000)
+    assert ask(rig, session, seed=1) == "cpu"
+    names = ("vkFreeMemory", "vkDestroyBuffer", "vkDestroyPipeline", "vkDestroyDevice", "vkDestroyInstance")
+    freed = {name: faults.calls.get(name, 0) for name in names}
+    session.close()
+    rig.runtime.close()
+    assert {name: faults.calls.get(name, 0) for name in names} == freed
+    assert messages == []
+
+
+def test_a_driver_that_compiles_when_a_shader_first_runs_is_given_the_time(rig: Rig, faults: Faults) -> None:
+    faults.compile_slowly(300.0)
+    session = rig.load(timeout=10.0)
+    assert ask(rig, session) == "vulkan:0"
+    assert faults.clock.now > 5000  # of shaders there are many
+    assert ask(rig, session, length=9) == "vulkan:0"
+
+
 def test_a_gpu_that_computes_wrongly_answers_nothing(rig: Rig, faults: Faults) -> None:
     faults.replace("vkCmdDispatch", lambda *arguments: None)
     session = rig.load()
