@@ -48,7 +48,7 @@ TABLE = "HETERO_TEST_ONNX_TABLE"
 """Set, the counts of each operator are printed."""
 
 OF_SUBGROUPS = frozenset(
-    "Attention Conv Gemm GlobalAveragePool LayerNormalization LogSoftmax MatMul ReduceL2 ReduceMean ReduceSum Softmax".split()
+    ("Attention", "Conv", "Gemm", "LayerNormalization", "LogSoftmax", "MatMul", "ReduceMean", "ReduceSum", "Softmax")
 )
 """Operators whose shaders depend on the size of subgroups, and some that always come with them."""
 

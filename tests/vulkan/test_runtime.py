@@ -1,4 +1,4 @@
-"""Requests to a Runtime whose GPU is lost, full, late or wrong: the CPU answers, the record says why, the GPU comes back."""
+"""Requests while the GPU is lost, full, late or wrong: the CPU answers, the record says why, the GPU comes back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hetero.onnx_file import open_onnx
 from hetero.session import Session
 from hetero.tensors import Array
 from hetero_cpu.backend import CpuBackend
-from hetero_vulkan import onnx_program
+from hetero_vulkan import executable, onnx_program
 from hetero_vulkan.backend import VulkanBackend
 from hetero_vulkan.choosing import VARIABLE
 from hetero_vulkan.ops import tuning
@@ -250,14 +250,14 @@ def test_damaged_files_in_the_cache_cost_nothing_but_time(
 def test_work_in_parts_gives_the_same_answer_to_the_last_bit(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = sentence(12)
     counts = []
-    made = onnx_program.Session.plan
+    made = executable.Session.plan
 
     def plan(self: Any, *arguments: Any) -> Any:
         found = made(self, *arguments)
         counts.append(found.commands.submissions)
         return found
 
-    monkeypatch.setattr(onnx_program.Session, "plan", plan)
+    monkeypatch.setattr(executable.Session, "plan", plan)
     whole = rig.load()(inputs)
     assert max(counts) == 1
     for most in (1e5, 1e4, 1.0):

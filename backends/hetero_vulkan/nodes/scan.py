@@ -13,9 +13,7 @@ def _cumsum(work: Lowering, node: Node) -> None:
     x, y = work.input(node), work.output(node)
     axis = node.integer("axis") % kind.rank
     exclusive, backwards = bool(node.integer("exclusive")), bool(node.integer("reverse"))
-    work.add(
-        running_sums(work.device, x, y, axis, wide=kind.dtype == LONG, exclusive=exclusive, backwards=backwards)
-    )
+    work.add(running_sums(work.device, x, y, axis, wide=kind.dtype == LONG, exclusive=exclusive, backwards=backwards))
 
 
 register(["CumSum"], _cumsum)

@@ -73,7 +73,9 @@ def place_of(
     return _along(device, how, x, y, x.shape, axis, CODES[x.kind], last, False)
 
 
-def check_range(device: VulkanDevice, indices: Tensor, size: int, flags: Buffer, slot: int, wide: bool) -> list[Dispatch]:
+def check_range(
+    device: VulkanDevice, indices: Tensor, size: int, flags: Buffer, slot: int, *, wide: bool
+) -> list[Dispatch]:
     """Note an index that is not in `[-size, size)`.
 
     Args:
