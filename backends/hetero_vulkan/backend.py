@@ -51,7 +51,7 @@ class VulkanBackend(Backend):
             "plans",
             int,
             4,
-            "Combinations of shapes that each lane is kept ready for; others wait until these were used four times each.",
+            "Combinations of shapes that a lane is kept ready for; others wait until those were used four times each.",
             minimum=1,
         ),
         Option(

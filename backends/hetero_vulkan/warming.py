@@ -22,7 +22,8 @@ _log = logging.getLogger(__name__)
 COMPILING = 600.0
 """Seconds that a driver may take for one shader: no work is waited for, but a compiler on a busy machine."""
 
-_SOON = 1.0
+_SOON = 2.0
+"""Seconds after which the user is told what takes so long."""
 
 
 def warm_up(device: VulkanDevice, steps: Sequence[Step], *, lane: int = 0) -> None:
@@ -48,12 +49,16 @@ def warm_up(device: VulkanDevice, steps: Sequence[Step], *, lane: int = 0) -> No
     begun = time.monotonic()
     told = False
     for number, (pipeline, step) in enumerate(new.items()):
+        # Each by itself, so that no wait is for more than one of them.
         with device.record([dataclasses.replace(step, groups=(1, 1, 1))], lane=lane) as commands:
             commands.run(COMPILING)
         pipeline.ran = True
-        if time.monotonic() - begun > _SOON:
+        if time.monotonic() - begun > _SOON and not told:
             told = True
-            _log.info("%s: the driver compiles shaders: %d of %d", device.name, number + 1, len(new))
+            left = len(new) - number - 1
+            _log.warning(
+                "%s: the driver compiles shaders, %d more, which it keeps for the next start", device.name, left
+            )
     if told:
         # What took long is kept at once, as this process may be ended.
         device.save_pipelines()

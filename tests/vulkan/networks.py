@@ -180,7 +180,7 @@ def resnet(path: Path) -> Path:
 
 
 def mobilenet(path: Path) -> Path:
-    """Depthwise convolution, squeeze and excitation, as tf2onnx writes MobileNet V3: image, channels last, to shares."""
+    """Depthwise Conv, squeeze and excitation, as tf2onnx writes MobileNet V3: `image` (channels last) to `shares`."""
     net = Network(3)
     x = net.add("Transpose", "image", perm=[0, 3, 1, 2])
     x = net.conv(x, 8, 3, 3, 3, bias=True, strides=[2, 2], auto_pad="SAME_UPPER")

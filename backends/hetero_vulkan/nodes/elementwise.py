@@ -173,11 +173,13 @@ register(["Where"], _where)
 
 def _trilu(work: Lowering, node: Node) -> None:
     kind = work.type(node)
-    only(node, kind, FLOAT, INT, BOOL)
+    only(node, kind, FLOAT, INT, BOOL, LONG)
     mask = np.ones(kind.shape[-2:], dtype=bool)
     kept = np.triu(mask, node.integer("k")) if node.integer("upper", 1) else np.tril(mask, node.integer("k"))
+    # The two halves of a number of 64 bits go the same way.
+    shown = np.repeat(kept[..., np.newaxis], 2, axis=-1) if kind.dtype == LONG else kept
     zero = work.known(np.zeros((), kind.dtype))
-    work.add(where(work.device, work.known(kept), work.input(node), zero, work.output(node)))
+    work.add(where(work.device, work.known(shown), work.input(node), zero, work.output(node)))
 
 
 register(["Trilu"], _trilu)

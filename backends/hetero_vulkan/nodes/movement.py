@@ -125,7 +125,7 @@ def _gather(work: Lowering, node: Node) -> None:
         # Those that are computed are looked at on the device, and the host sees a flag when the work has ended.
         index, wide = work.input(node, 1), work.type(node, 1).dtype == LONG
         flags, slot = work.flag(x.shape[axis], name)
-        work.add(check_range(work.device, index, x.shape[axis], flags, slot, wide))
+        work.add(check_range(work.device, index, x.shape[axis], flags, slot, wide=wide))
     work.add(gather(work.device, x, _indices(work, node), work.output(node), axis))
 
 

@@ -74,7 +74,7 @@ def place_of(
 
 
 def check_range(
-    device: VulkanDevice, indices: Tensor, size: int, flags: Buffer, slot: int, wide: bool
+    device: VulkanDevice, indices: Tensor, size: int, flags: Buffer, slot: int, *, wide: bool
 ) -> list[Dispatch]:
     """Note an index that is not in `[-size, size)`.
 

@@ -25,6 +25,7 @@ from hetero_vulkan.ops.gemm import Tuning, default_tuning, gemm, lists_matrices
 from hetero_vulkan.ops.packing import Packed, pack, packed_shape
 from hetero_vulkan.ops.tensors import Kind, Tensor
 from hetero_vulkan.pipeline_cache import write_whole
+from hetero_vulkan.warming import warm_up
 
 if TYPE_CHECKING:
     from hetero_vulkan.buffers import Buffer
@@ -143,6 +144,7 @@ def measured(device: VulkanDevice, steps: list[Dispatch]) -> float:
     """The least of four runs, after one that is not counted."""
     timed = device.queues[0].family.timestamp_bits > 0
     times = []
+    warm_up(device, steps)
     with device.record(steps, timed=timed) as commands:
         commands.run(60)
         for _ in range(4):

@@ -1,4 +1,4 @@
-"""Whole numbers of 64 bits: arithmetic, comparisons, and casts from and to f32. They are pairs of `i32`, low half first.
+"""Whole numbers of 64 bits, which are pairs of `i32`, low half first: arithmetic, comparisons, casts from and to f32.
 
 Such a tensor has a last dimension more, of 2. No device needs a feature for it.
 """
@@ -53,9 +53,7 @@ def wide_binary(device: VulkanDevice, function: str, a: Tensor, b: Tensor, z: Te
     except ValueError:
         fits = False
     if not fits:
-        raise OptionError(
-            f"{left.shape} and {right.shape} to {shape}, expected shapes that numpy would broadcast to it"
-        )
+        raise OptionError(f"{left.shape} and {right.shape} to {shape}, expected what numpy would broadcast to")
     return _dispatched(device, BINARY[function], left, right, shape, z)
 
 

@@ -107,7 +107,13 @@ LOADER(load_k, k1, k4, k_words, k_words2)
 LOADER(load_v, v1, v4, v_words, v_words2)
 
 #define LOWEST uintBitsToFloat(0xff800000u)
+#define LEAST uintBitsToFloat(0xff7fffffu)
 const float LOG2E = 1.4426950408889634;
+
+// Where there is a mask, differences may be beyond what a driver computes exp2 of.
+float power_of_two(float x) {
+    return exp2(MASK && x < -200.0 ? -200.0 : x);
+}
 
 // Over the subgroup. Written out: a loop here would keep the loop over rows from being unrolled.
 #define EVERY(NAME, COMBINED)                                                                      \
@@ -190,7 +196,10 @@ void main() {
                 const uint key = from + j * lanes + lane;
                 const uint row = min(first + r, queries - 1);
                 if (MASK) {
-                    scores[r][j] += mask[m_from + row * m_row + min(key, keys - 1) * m_column] * LOG2E;
+                    const float given = mask[m_from + row * m_row + min(key, keys - 1) * m_column];
+                    const float more = given * LOG2E;
+                    // The lowest float, which exporters mask with, stays finite: where all keys have it all count.
+                    scores[r][j] += more == LOWEST && given != LOWEST ? LEAST : more;
                 }
                 if (key >= end || (CAUSAL && int(key) > int(row) + behind)) {
                     scores[r][j] = LOWEST;
@@ -202,11 +211,11 @@ void main() {
             top[r] = max(before, greatest(most));
             // While all keys are masked the greatest is minus infinity, from which nothing can be taken.
             const float base = top[r] == LOWEST ? 0.0 : top[r];
-            const float less = exp2(before - base);
+            const float less = power_of_two(before - base);
             float more = 0.0;
             [[unroll]] for (uint j = 0; j < KEYS; j++) {
                 // Some drivers do not give 0 for minus infinity.
-                scores[r][j] = scores[r][j] == LOWEST ? 0.0 : exp2(scores[r][j] - base);
+                scores[r][j] = scores[r][j] == LOWEST ? 0.0 : power_of_two(scores[r][j] - base);
                 more += scores[r][j];
             }
             weights[r] = weights[r] * less + more;
