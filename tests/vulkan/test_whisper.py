@@ -24,8 +24,6 @@ from tests.vulkan.machine import WHICH
 
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 CLIP = Path(__file__).parents[1] / "data" / "speech" / "librivox-0880.flac"
-# Software compiles shaders for many seconds, and computes for some.
-OPTIONS: dict[str, Any] = {"timeout": 200.0}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +64,7 @@ def test_the_encoder_s_error_is_what_the_precision_promises(
     reference = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     backend = VulkanBackend(host)
     (device, *_) = backend.probe()
-    options = {option.name: option.default for option in backend.options} | OPTIONS | {"precision": precision}
+    options = {option.name: option.default for option in backend.options} | {"precision": precision}
     executable = backend.load(dataclasses.replace(open_onnx(path), sizes={"frames": 3000}), device, options)
     details, told, errors = executable.details, [], []
     for name, mel in (("noise", noise), ("speech", speech)):
@@ -97,13 +95,17 @@ def test_speech_through_the_device_has_the_cpu_s_words(model: Any, host: Host, p
         hetero.Runtime(
             backends=[VulkanBackend, CpuBackend], plugins=False, host=host, chain=["vulkan", "cpu"]
         ) as runtime,
-        Transcriber(model, runtime=runtime, options={"vulkan": OPTIONS | {"precision": precision}}) as transcriber,
+        Transcriber(model, runtime=runtime, options={"vulkan": {"precision": precision}}) as transcriber,
     ):
         assert transcriber.transcribe(CLIP).text == expected
-        devices = {record.program: record.device for record in runtime.records}
-    assert {name.rsplit("-", 1)[1]: device for name, device in devices.items()} == {
-        "encoder": "vulkan:0",
-        "cross": "vulkan:0",
-        # It looks up positions that it computes, which the device leaves to the host.
-        "decoder": "cpu",
-    }
+        records = list(runtime.records)
+    devices: dict[str, list[str]] = {}
+    for record in records:
+        devices.setdefault(record.program.rsplit("-", 1)[1], []).append(str(record.device))
+    assert set(devices["encoder"]) == set(devices["cross"]) == {"vulkan:0"}
+    # Each token is a shape of its own: the first few are planned, then the CPU is faster.
+    assert devices["decoder"][0] == "vulkan:0"
+    assert devices["decoder"][-1] == "cpu"
+    (attempt, _) = records[-1].attempts
+    assert attempt.outcome == "unsupported"
+    assert "shapes keep changing" in attempt.reason
