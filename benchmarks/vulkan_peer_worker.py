@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ import numpy as np
 Run = Callable[[], Any]
 HEAD = 64
 """Elements of a head, in every Whisper."""
+
+PAGE = 4096
 
 
 def onnxruntime_webgpu(folder: Path, what: str, x: Any) -> Run:
@@ -40,6 +43,8 @@ def onnxruntime_webgpu(folder: Path, what: str, x: Any) -> Run:
 
 
 def onnxruntime_ggml(folder: Path, what: str, x: Any) -> Run:
+    # ggml leaves software drivers alone unless the device is named.
+    os.environ.setdefault("GGML_VK_VISIBLE_DEVICES", "0")
     import onnxruntime_ggml
 
     session = onnxruntime_ggml.InferenceSession(str(folder / f"{what}.onnx"), {"device": "gpu"})
@@ -63,8 +68,21 @@ def iree(folder: Path, what: str, x: Any) -> Run:
     context = iree.runtime.SystemContext(config=config)
     context.add_vm_module(iree.runtime.VmModule.mmap(context.instance, str(module)))
     found = context.modules.module
-    call = next(found[name] for name in found.vm_module.function_names if not name.startswith("__"))
-    return lambda: np.asarray(call(x).to_host())
+    call = next(found[name] for name in found.vm_module.function_names if "$" not in name and not name.startswith("__"))
+    # IREE reads results by importing numpy's memory, and the driver imports memory from whole pages alone.
+    interop = iree.runtime.array_interop
+    interop.np = types.SimpleNamespace(**{**vars(np), "empty": in_pages})
+    aligned = in_pages(x.shape, x.dtype)
+    aligned[:] = x
+    return lambda: np.asarray(call(aligned).to_host())
+
+
+def in_pages(shape: Any, dtype: Any) -> Any:
+    """As numpy.empty, from the beginning of a page."""
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = np.empty(nbytes + 2 * PAGE, np.uint8)
+    start = -room.ctypes.data % PAGE
+    return room[start : start + nbytes].view(dtype).reshape(shape)
 
 
 def ncnn(folder: Path, what: str, x: Any) -> Run:
@@ -169,7 +187,8 @@ def ncnn_encoder(folder: Path) -> tuple[str, bytes]:
         at = f"encoder.layers.{layer}"
         x, before = net.split(x)
         y = norm(x, f"{at}.self_attn_layer_norm")
-        y = net.add("MultiHeadAttention", y, _0=width, _1=width // HEAD, _2=width * width, _6=HEAD**-0.5)
+        # The scale of the scores is in the weights already.
+        y = net.add("MultiHeadAttention", y, _0=width, _1=width // HEAD, _2=width * width, _6=1.0)
         for name in ("q", "k", "v", "out"):
             matrix, bias = (f"{at}.self_attn.{name}_proj.{part}" for part in ("weight", "bias"))
             net.tagged(w[matrix].T)
