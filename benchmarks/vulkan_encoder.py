@@ -3,8 +3,8 @@
     HETERO_VK_DEVICE=llvmpipe python benchmarks/vulkan_encoder.py [--peers] [--only ncnn,iree] [--rounds 3]
                                                                   [--model tiny.en] [--limit 600] [--json]
 
-- `--peers` installs the others with pip, each in a virtual environment in hetero's cache folder, and runs them; one that
-  cannot be had, or does not run on this driver, is told with the reason. Without it those that are there run.
+- `--peers` installs the others with pip, each in a virtual environment in hetero's cache folder, and runs them; one
+  that cannot be had, or does not run on this driver, is told with the reason. Without it those that are there run.
 - All take turns, a run each a round; medians are printed, and the median of each round's ratio to hetero. Of a software
   driver that is processor time, which a busy machine changes least; of a GPU it is wall time. A whole call is timed:
   inputs from numpy, outputs to numpy.

@@ -1,4 +1,4 @@
-"""Peers of the Vulkan backend: each in a virtual environment of its own, each a process that is asked for single runs."""
+"""Peers of the Vulkan backend, each in a virtual environment of its own, and a process that is asked for single runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ PEERS = (
     Peer("onnxruntime-webgpu", ("onnxruntime-webgpu==1.27.0",), "finds no adapter on lavapipe 22.3.6"),
     Peer("ncnn", ("ncnn==1.0.20261020",)),
     Peer("iree", ("iree-base-compiler==3.13.0", "iree-base-runtime==3.13.0", "onnx==1.23.2")),
-    Peer("onnxruntime-ggml", ("onnxruntime-ggml==0.2.0",), "ggml's Vulkan kernels in ONNX Runtime; Python 3.11 or later"),
+    Peer(
+        "onnxruntime-ggml", ("onnxruntime-ggml==0.2.0",), "ggml's Vulkan kernels in ONNX Runtime; Python 3.11 or later"
+    ),
 )
 
 

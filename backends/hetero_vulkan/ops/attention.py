@@ -97,7 +97,9 @@ def attention(
         raise Unsupported("heads of f16 that begin within a word", fix="use f32, or heads of an even size")
     unit = 4 if aligned else 2 if half else 1
     # Where each component is loaded by itself there are half as many of 64 bits.
-    wide = physical.software and physical.features["shaderInt64"] and not half and rounded(size, lanes) % (8 * lanes) == 0
+    wide = (
+        physical.software and physical.features["shaderInt64"] and not half and rounded(size, lanes) % (8 * lanes) == 0
+    )
     wide = wide and size % 8 == 0 and not any(x % 8 for t in (q, k, v, o) for x in (*t.steps[:3], t.offset))
     unit = 8 if wide else unit
     each = rounded(rounded(size, lanes) // lanes, unit)
