@@ -1,4 +1,4 @@
-"""Peers of the Vulkan backend, each in a virtual environment of its own, and a process that is asked for single runs."""
+"""Peers of the Vulkan backend: each in a virtual environment of its own, in a process that is asked for single runs."""
 
 from __future__ import annotations
 
