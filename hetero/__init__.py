@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hetero.errors import HeteroError, Unavailable, Unsupported
     from hetero.explain import Explanation
     from hetero.machine import Absent
+    from hetero.monitor.status import RuntimeStatus
     from hetero.plugins import hookimpl
     from hetero.program import Artifact, Program
     from hetero.runtime import Runtime
@@ -45,6 +46,7 @@ __all__ = [
     "Record",
     "Result",
     "Runtime",
+    "RuntimeStatus",
     "Session",
     "TensorSpec",
     "Ticket",
@@ -71,6 +73,7 @@ _LATE = {
     "Record": "hetero.telemetry.records",
     "Result": "hetero.session",
     "Runtime": "hetero.runtime",
+    "RuntimeStatus": "hetero.monitor.status",
     "Session": "hetero.session",
     "TensorSpec": "hetero.tensors",
     "Ticket": "hetero.backend",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import itertools
 import logging
 import os
 import threading
@@ -25,6 +26,7 @@ from hetero.errors import ClosedError, OptionError
 from hetero.machine import Absent, Machine, host_of, names_of
 from hetero.memory.arrays import PooledArray
 from hetero.memory.pools import Pools
+from hetero.monitor.switch import is_monitored
 from hetero.options import Options, check_options
 from hetero.plugins import BrokenPlugin, Plugins
 from hetero.power import PowerModes, mode_of
@@ -46,10 +48,14 @@ if TYPE_CHECKING:
     from hetero.compiling.build import Compiled
     from hetero.compiling.samples import Source as Samples
     from hetero.compiling.shapes import Given
+    from hetero.monitor.status import RuntimeStatus
+    from hetero.thermal.governor import Governor
 
 _log = logging.getLogger(__name__)
 
 _FIRST_RUN = 10.0
+
+_numbers = itertools.count(1)
 
 
 class Runtime:
@@ -72,6 +78,8 @@ class Runtime:
         learn: Keep what runs have cost in the cache folder, for the policies' next choice.
         power: The power mode of the devices that have some, or a profile, until the Runtime is closed: `balanced`,
             `burst`; see `hetero.power`. What a device refuses is logged, and told by the attribute `power`.
+        monitor: Whether `hetero top` of the same user may look at it; when not given, as the environment has it:
+            `HETERO_MONITOR=1`. A program that cannot be looked at runs all the same; the log says why.
         clock: Seconds, for tests: timers then fire only in `timers.run_due()`.
 
     Attributes:
@@ -97,6 +105,7 @@ class Runtime:
         memory_limit: int | Mapping[str, int] | None = None,
         learn: bool = True,
         power: str | None = None,
+        monitor: bool | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if power is not None:
@@ -114,10 +123,16 @@ class Runtime:
         self._workers = Workers()
         self.timers = Timers(clock)
         self._clock = clock
+        self._number, self._made = next(_numbers), clock()
         self._costs = CostModel(host.cache / "costs.json" if learn else None)
         self._closed = ""
         self._power = PowerModes(host, [(machine.backends[name], device) for name, device in machine.present])
         _live.add(self)
+        self._withdraw: Callable[[], None] = _nothing
+        if is_monitored(monitor, host.environ):
+            from hetero.monitor.publishing import publish
+
+            self._withdraw = publish(self)
         if power is not None:
             self._power.hold(power)
 
@@ -145,6 +160,11 @@ class Runtime:
     def memory(self) -> Pools:
         """The pools of buffers: how much is in use, idle, and the most there ever was in use."""
         return self._memory
+
+    @property
+    def governor(self) -> Governor | None:
+        """What keeps the devices from getting too hot."""
+        return None
 
     @property
     def power(self) -> PowerModes:
@@ -313,6 +333,16 @@ class Runtime:
         session.close()
         raise self._closed_error()
 
+    def status(self) -> RuntimeStatus:
+        """What this Runtime is doing: devices, sessions, queues, memory, heat, the last fallbacks; see `hetero top`.
+
+        A frozen snapshot of plain values, in well under a millisecond as a rule, from any thread and at any time, also
+        when the Runtime is closed. No request waits for it. `to_dict()` has it as JSON-ready values.
+        """
+        from hetero.monitor.looking import status_of
+
+        return status_of(self)
+
     def call_options(self, options: Options) -> Options:
         """What a user gave for one call, checked.
 
@@ -390,6 +420,7 @@ class Runtime:
                 return
             self._closed = "the Runtime is closed"
             sessions = list(self._sessions)
+        self._withdraw()
         for session in sessions:
             session.close(timeout)
         self.timers.close()
@@ -481,6 +512,10 @@ def _tell_load(records: Records, program: str, candidate: Candidate, attempt: At
     cached = candidate.executable.details.get("cached") if candidate.executable is not None else None
     known = cached if isinstance(cached, bool) else None
     records.add_load(LoadRecord(program, attempt, time.time() - attempt.seconds, known))
+
+
+def _nothing() -> None:
+    pass
 
 
 _live: weakref.WeakSet[Runtime] = weakref.WeakSet()

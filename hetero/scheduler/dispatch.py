@@ -22,6 +22,7 @@ from hetero.scheduler.candidate import Candidate
 from hetero.scheduler.flight import Flight
 from hetero.scheduler.lanes import Unit
 from hetero.scheduler.request import Request
+from hetero.scheduler.tally import Tally
 from hetero.scheduler.timers import Timers
 from hetero.scheduler.workers import Workers
 from hetero.telemetry.records import Attempt, Record, Records
@@ -99,6 +100,7 @@ class Dispatcher:
 
     Attributes:
         flights: The submitted requests that are in a call.
+        tally: What has come of the session's requests.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class Dispatcher:
         self.flights: set[Flight] = set()
         self._workers = workers
         self._timers = timers
-        self._records = records
+        self._records = self.tally = Tally(records)
         self._limits = limits
         board.later = lambda seconds, callback: timers.at(board.clock() + seconds, callback)
         for candidate in self.candidates:
