@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hetero.session import Result, Session
     from hetero.telemetry.records import Attempt, Record
     from hetero.tensors import TensorSpec
+    from hetero.thermal.settings import ThermalSettings
 
     __version__: str
 
@@ -49,6 +50,7 @@ __all__ = [
     "RuntimeStatus",
     "Session",
     "TensorSpec",
+    "ThermalSettings",
     "Ticket",
     "Unavailable",
     "Unsupported",
@@ -76,6 +78,7 @@ _LATE = {
     "RuntimeStatus": "hetero.monitor.status",
     "Session": "hetero.session",
     "TensorSpec": "hetero.tensors",
+    "ThermalSettings": "hetero.thermal.settings",
     "Ticket": "hetero.backend",
     "Unavailable": "hetero.errors",
     "Unsupported": "hetero.errors",

@@ -37,12 +37,15 @@ from hetero.scheduler.canary import TOLERANCE, Canary, make_canary
 from hetero.scheduler.candidate import Candidate
 from hetero.scheduler.costs import CostModel
 from hetero.scheduler.dispatch import Dispatcher, Fallback, Limits, load_first
+from hetero.scheduler.heat import Heat
 from hetero.scheduler.policy import POLICIES, Exploring, Owned, Policy, find_policy
 from hetero.scheduler.timers import Timers
 from hetero.scheduler.verify import Verifier
 from hetero.scheduler.workers import Workers
 from hetero.session import Session
 from hetero.telemetry.records import Attempt, LoadRecord, Records
+from hetero.thermal.settings import Thermal, settings_of
+from hetero.thermal.watching import Watch
 
 if TYPE_CHECKING:
     from hetero.compiling.build import Compiled
@@ -78,11 +81,15 @@ class Runtime:
         learn: Keep what runs have cost in the cache folder, for the policies' next choice.
         power: The power mode of the devices that have some, or a profile, until the Runtime is closed: `balanced`,
             `burst`; see `hetero.power`. What a device refuses is logged, and told by the attribute `power`.
+        thermal: Keep devices from getting too hot: whether (True: as `HETERO_THERMAL` has it), the name of a profile,
+            or `ThermalSettings`. See the page on heat.
         monitor: Whether `hetero top` of the same user may look at it; when not given, as the environment has it:
             `HETERO_MONITOR=1`. A program that cannot be looked at runs all the same; the log says why.
-        clock: Seconds, for tests: timers then fire only in `timers.run_due()`.
+        clock: Seconds, for tests: timers then fire only in `timers.run_due()`, and temperatures are read only in
+            `governor.tick()`.
 
     Attributes:
+        thermal: The settings in force; None where heat is not looked at.
         host: The machine looked at.
         records: Of finished requests and loads.
         timers: Deadlines and time-outs.
@@ -105,6 +112,7 @@ class Runtime:
         memory_limit: int | Mapping[str, int] | None = None,
         learn: bool = True,
         power: str | None = None,
+        thermal: Thermal = True,
         monitor: bool | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -126,6 +134,10 @@ class Runtime:
         self._number, self._made = next(_numbers), clock()
         self._costs = CostModel(host.cache / "costs.json" if learn else None)
         self._closed = ""
+        self.thermal = settings_of(thermal, host.environ)
+        self._watch = None
+        if self.thermal is not None:
+            self._watch = Watch(host, self.devices, self.thermal, clock, self.timers.at)
         self._power = PowerModes(host, [(machine.backends[name], device) for name, device in machine.present])
         _live.add(self)
         self._withdraw: Callable[[], None] = _nothing
@@ -163,8 +175,8 @@ class Runtime:
 
     @property
     def governor(self) -> Governor | None:
-        """What keeps the devices from getting too hot."""
-        return None
+        """What keeps the devices from getting too hot; None where heat is not looked at."""
+        return self._watch.governor if self._watch is not None else None
 
     @property
     def power(self) -> PowerModes:
@@ -295,6 +307,8 @@ class Runtime:
                 fix="export it with a dynamic first dimension, or leave batch= out",
             )
         candidates = self._candidates(program, self._machine.check_options(options or {}), device)
+        if self._watch is not None:
+            self._look_after(self._watch, candidates)
         for candidate in candidates:
             candidate.patience = None if timeout is None else _FIRST_RUN * timeout
         try:
@@ -318,6 +332,8 @@ class Runtime:
             raise
         board = Board(chosen, max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes, clock=self._clock)
         dispatcher = Dispatcher(candidates, board, self._workers, self.timers, self.records, limits)
+        if self._watch is not None:
+            self._watch.listen(dispatcher)
         if verify and candidates[-1].ready and len(candidates) > 1:
             verifier = Verifier(candidates[-1], verify, self._workers, program.tolerance or TOLERANCE)
             for candidate in candidates[:-1]:
@@ -424,6 +440,8 @@ class Runtime:
         for session in sessions:
             session.close(timeout)
         self.timers.close()
+        if self._watch is not None:
+            self._watch.close(timeout)
         self._workers.close(timeout)
         self._costs.save()
         self._memory.close()
@@ -465,7 +483,16 @@ class Runtime:
         for session in list(self._sessions):
             session._forked(self._closed)
         self._memory.abandon()
+        if self._watch is not None:
+            self._watch.abandon()
         _kept_after_fork.append(self)
+
+    @staticmethod
+    def _look_after(watch: Watch, candidates: Iterable[Candidate]) -> None:
+        watched = watch.start()
+        for candidate in candidates:
+            if candidate.name in watched:
+                candidate.heat = Heat(watch.governor, candidate.name)
 
     def _candidates(self, program: Program, options: Options, wanted: str | Sequence[str] | None) -> list[Candidate]:
         chain = self._machine.chain if wanted is None else self._machine.wanted(wanted)

@@ -13,6 +13,7 @@ from hetero.monitor.status import (
     CandidateStatus,
     DeviceStatus,
     FallbackStatus,
+    HeatEvent,
     HeatStatus,
     RuntimeStatus,
     SessionStatus,
@@ -41,6 +42,7 @@ def status_of(runtime: Runtime) -> RuntimeStatus:
     looks = [_Look(session, now) for session in sessions]
     candidates = [candidate for look in looks for candidate in look.session._candidates]
     fallen = sorted((record for look in looks for record in list(look.tally.fallbacks)), key=_ended)
+    heated = sorted((record for look in looks for record in list(look.tally.heated)), key=_ended)
     governor = runtime.governor
     return RuntimeStatus(
         number=runtime._number,
@@ -55,7 +57,11 @@ def status_of(runtime: Runtime) -> RuntimeStatus:
         memory=tuple(runtime.memory.glance()),
         governor=governor_status(governor, now),
         fallbacks=tuple(_fallback(record, now) for record in fallen[-_SHOWN:]),
-        heat=(),
+        heat=tuple(
+            HeatEvent(now - _ended(record), f"{record.program}: {decision}")
+            for record in heated[-_SHOWN:]
+            for decision in list(record.heat)
+        ),
         closed=runtime._closed,
     )
 

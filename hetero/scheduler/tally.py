@@ -11,7 +11,7 @@ from hetero.telemetry.records import Record, Records
 RECENT = 512
 """How many requests of a session are remembered for rates and latencies."""
 
-_FALLBACKS = 20
+_KEPT = 20
 
 _numbers = itertools.count(1)
 
@@ -29,6 +29,7 @@ class Tally:
         number: Counts up within the process, with each session.
         recent: The last records, oldest first.
         fallbacks: The last of those that fell back, oldest first.
+        heated: The last of those about which heat has decided something, oldest first.
         failed: How many ended with an error.
         cancelled: How many the caller has cancelled.
         too_late: How many have missed their deadline.
@@ -38,7 +39,8 @@ class Tally:
     def __init__(self, records: Records) -> None:
         self.number = next(_numbers)
         self.recent: deque[Record] = deque(maxlen=RECENT)
-        self.fallbacks: deque[Record] = deque(maxlen=_FALLBACKS)
+        self.fallbacks: deque[Record] = deque(maxlen=_KEPT)
+        self.heated: deque[Record] = deque(maxlen=_KEPT)
         self.failed = self.cancelled = self.too_late = self.fell_back = 0
         self._records = records
         self._lock = threading.Lock()
@@ -65,7 +67,7 @@ class Tally:
         """Count a finished record and pass it on."""
         self._count()
         self.recent.append(record)
-        if record.error is not None or len(record.attempts) != 1:
+        if record.error is not None or record.heat or len(record.attempts) != 1:
             self._note(record)
         self._records.add(record)
 
@@ -78,3 +80,5 @@ class Tally:
             self.fell_back += record.fell_back
         if record.fell_back:
             self.fallbacks.append(record)
+        if record.heat:
+            self.heated.append(record)
