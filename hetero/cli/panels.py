@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from hetero.cli.console import clock, marked, milliseconds, size
@@ -15,12 +15,12 @@ from hetero.cli.sparkline import sparkline
 from hetero.monitor.asking import Process, Silent
 
 if TYPE_CHECKING:
-    from hetero.cli.watching import History, Watch
+    from hetero.cli.viewer import History, Viewer, Warmth
     from hetero.memory.statistics import PoolStatistics
     from hetero.monitor.status import (
         DeviceStatus,
         FallbackStatus,
-        HeatEvent,
+        HeatDecision,
         HeatStatus,
         RuntimeStatus,
         SessionStatus,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _SPARK = 16
 _LEAST_SPAN = 10.0
-_EVENTS = 6
+_EVENTS = 4
 _STYLES = {"warn": "yellow", "hot": "red", "stop": "bold red"}
 _HEALTH = {"ok": "green", "degraded": "yellow", "set aside": "red", "refused": "dim", "not used": "dim"}
 
@@ -58,6 +58,7 @@ _SESSIONS = (
     Column("ended", 2, right=True),
     Column("fell back", 1, right=True),
     Column("failed", 1, right=True),
+    Column("for heat", 3, right=True),
     Column("answered by", 8, elastic=True),
 )
 _PROCESSES = (
@@ -84,13 +85,21 @@ _POOLS = (
 _MACHINE = (
     Column("device"),
     Column("temp", right=True),
+    Column("temps", 3, headed=False),
     Column("heat"),
     Column("duty", 1, right=True),
+    Column("tokens", 5, right=True),
+    Column("in use", 4, right=True),
     Column("sensor", 2),
     Column("why", elastic=True),
 )
 
 Row = Mapping[str, Text]
+
+
+def ascii_only(console: Console) -> bool:
+    """Whether a terminal has no bars and dots."""
+    return not console.encoding.startswith("utf")
 
 
 class Panels:
@@ -105,21 +114,21 @@ class Panels:
         self._width = width
         self._ascii = ascii_only
 
-    def process(self, process: Process, watch: Watch) -> RenderableType:
+    def process(self, process: Process, viewer: Viewer) -> RenderableType:
         """All of one program."""
         parts: list[RenderableType] = [self._title(process)]
         for status in process.runtimes:
             parts.append(Text())
             if len(process.runtimes) > 1:
                 parts.append(Text(f"Runtime {status.number}", "bold"))
-            parts += self._runtime(status, watch.history(process, status))
+            parts += self._runtime(status, viewer.history(process, status))
         if not process.runtimes:
             parts += [Text(), Text("its Runtimes are closed")]
         return Group(*parts)
 
-    def overview(self, answers: Sequence[Process | Silent], watch: Watch) -> RenderableType:
+    def overview(self, answers: Sequence[Process | Silent], viewer: Viewer) -> RenderableType:
         """A line for each program."""
-        rows = [self._overview_row(answer, watch) for answer in answers if isinstance(answer, Process)]
+        rows = [self._overview_row(answer, viewer) for answer in answers if isinstance(answer, Process)]
         parts: list[RenderableType] = [fitted(_PROCESSES, rows, self._width)] if rows else []
         return Group(*parts, *(self.silent(answer) for answer in answers if isinstance(answer, Silent)))
 
@@ -127,18 +136,19 @@ class Panels:
         """A program that gave no answer."""
         return self._line(f"{answer.pid}: {answer.reason}", "yellow")
 
-    def machine(self, devices: Mapping[str, tuple[bool, HeatStatus | None]]) -> RenderableType:
-        """Devices with their temperatures, without any program.
-
-        Args:
-            devices: By name: whether it is simulated, and what is known of its heat.
-        """
-        rows = []
-        for name, (simulated, heat) in devices.items():
-            row = {"device": Text(marked(name, simulated)), **_heat_cells(heat)}
-            row["sensor"] = Text("" if heat is None else heat.source + ("" if heat.direct else " (proxy)"))
-            row["why"] = Text("no temperature: it is simulated" if heat is None else heat.why)
-            rows.append(row)
+    def machine(self, devices: Sequence[Warmth]) -> RenderableType:
+        """Devices with their temperatures, without any program."""
+        rows = [
+            {
+                "device": Text(marked(each.device, each.simulated)),
+                **_heat_cells(each.heat),
+                "temps": Text(self._warmth(each.celsius)),
+                "in use": Text("-" if each.heat.used is None else f"{each.heat.used:.0%}"),
+                "sensor": Text(sensor_of(each.heat)),
+                "why": Text(each.heat.why),
+            }
+            for each in devices
+        ]
         return fitted(_MACHINE, rows, self._width)
 
     def _title(self, process: Process) -> Text:
@@ -161,14 +171,14 @@ class Panels:
         pools = [_pool(each) for each in status.memory if each.high_water_bytes]
         if pools:
             parts += [Text(), fitted(_POOLS, pools, self._width)]
-        if status.governor is not None:
-            governor = status.governor
-            parts += [Text(), self._line(f"heat: profile {governor.profile}, when hot: {governor.on_hot}")]
-        parts += [self._line(f"  {_ago(event.ago)}  {event.text}") for event in _latest_events(status)]
-        if status.fallbacks:
-            parts += [Text(), Text("last fallbacks", "bold")]
-            parts += [self._line(f"  {text}") for text in _told(status.fallbacks)]
+        events = status.governor.events[-_EVENTS:] if status.governor is not None else ()
+        parts += self._listed(_heat_title(status), [f"{_ago(event.ago)}  {event.text}" for event in reversed(events)])
+        parts += self._listed("last decisions for heat", decisions_told(status.heat))
+        parts += self._listed("last fallbacks", fallbacks_told(status.fallbacks))
         return parts
+
+    def _listed(self, title: str, lines: Sequence[str]) -> list[RenderableType]:
+        return [Text(), self._line(title, "bold"), *(self._line(f"  {line}") for line in lines)] if lines else []
 
     def _device(self, device: DeviceStatus, history: History) -> Row:
         loads, celsius = list(history.loads[device.name]), list(history.celsius[device.name])
@@ -200,13 +210,14 @@ class Panels:
             "ended": Text(str(session.ended)),
             "fell back": Text(str(session.fell_back), "yellow" if session.fell_back else ""),
             "failed": Text(str(lost), "red" if lost else ""),
+            "for heat": Text(str(session.heated) if session.heated else ""),
             "answered by": Text(", ".join(answered)),
         }
 
-    def _overview_row(self, process: Process, watch: Watch) -> Row:
+    def _overview_row(self, process: Process, viewer: Viewer) -> Row:
         devices = [device for status in process.runtimes for device in status.devices]
         sessions = [session for status in process.runtimes for session in status.sessions]
-        histories = [(status, watch.history(process, status)) for status in process.runtimes]
+        histories = [(status, viewer.history(process, status)) for status in process.runtimes]
         known = [history.rates[each.number] for status, history in histories for each in status.sessions]
         looks = max(map(len, known), default=0)
         rates = [sum(rate[place] for rate in known if -place <= len(rate)) for place in range(-looks, 0)]
@@ -254,8 +265,18 @@ def _heat_cells(heat: HeatStatus | None) -> dict[str, Text]:
         "temp": Text("unknown" if heat.celsius is None else f"{heat.celsius:.1f} C", style),
         "heat": Text(heat.state, style),
         "duty": Text(f"{heat.duty:.0%}", style),
-        "tokens": Text(f"{heat.tokens:.2f} s"),
+        "tokens": Text(lane_seconds(heat.tokens)),
     }
+
+
+def lane_seconds(tokens: float) -> str:
+    """What a device may spend, without the minus of a zero."""
+    return f"{round(tokens, 2) + 0.0:.2f} s"
+
+
+def sensor_of(heat: HeatStatus) -> str:
+    """The sensor that tells a temperature, with a mark where it sits in a neighbour."""
+    return heat.source + ("" if heat.direct else " (proxy)") if heat.source else "none"
 
 
 def _health(device: DeviceStatus) -> str:
@@ -279,12 +300,28 @@ def _pool(told: PoolStatistics) -> Row:
     }
 
 
-def _latest_events(status: RuntimeStatus) -> list[HeatEvent]:
-    events = [*(status.governor.events if status.governor is not None else ()), *status.heat]
-    return sorted(events, key=lambda event: -event.ago)[-_EVENTS:]
+def _heat_title(status: RuntimeStatus) -> str:
+    governor = status.governor
+    return f"heat (profile {governor.profile}, when hot: {governor.on_hot})" if governor is not None else "heat"
 
 
-def _told(fallbacks: Sequence[FallbackStatus]) -> list[str]:
+def decisions_told(decisions: Sequence[HeatDecision]) -> list[str]:
+    """Newest first; alike ones once, with how many there were and the newest one's reason."""
+    alike: dict[tuple[str, ...], list[HeatDecision]] = {}
+    for each in sorted(decisions, key=lambda each: each.ago):
+        alike.setdefault((each.program, each.device, each.action, each.to), []).append(each)
+    lines = []
+    for same in alike.values():
+        newest = same[0]
+        does = {"run": "let through", "pace": "paced", "steer": f"sent to {newest.to}", "stop": "stopped"}
+        held = [each.held for each in same if each.held is not None]
+        long = f", held back for {milliseconds(max(held))} at most" if held else ""
+        said = f"{newest.program} on {newest.device}: {does.get(newest.action, newest.action)}{long}: {newest.reason}"
+        lines.append(f"{_ago(newest.ago)}  {_times(same)}{said}")
+    return lines
+
+
+def fallbacks_told(fallbacks: Sequence[FallbackStatus]) -> list[str]:
     """Newest first; equal ones once, with how many there were."""
     alike: dict[tuple[object, ...], list[FallbackStatus]] = {}
     for each in sorted(fallbacks, key=lambda each: each.ago):
@@ -292,10 +329,13 @@ def _told(fallbacks: Sequence[FallbackStatus]) -> list[str]:
     lines = []
     for same in alike.values():
         newest = same[0]
-        times = f"{len(same)} times, " if len(same) > 1 else ""
         end = f"answered by {marked(newest.device, newest.simulated)}" if newest.device else newest.error
-        lines.append(f"{_ago(newest.ago)}  {times}{newest.program}: {'; '.join(newest.passed)}; {end}")
+        lines.append(f"{_ago(newest.ago)}  {_times(same)}{newest.program}: {'; '.join(newest.passed)}; {end}")
     return lines
+
+
+def _times(same: Sequence[object]) -> str:
+    return f"{len(same)} times, " if len(same) > 1 else ""
 
 
 def _ago(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,11 +17,11 @@ from hetero.cli.console import UNWRAPPED, echo_json, plain, terminal
 from hetero.errors import Unavailable
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
     from hetero.backend import Device, Host
     from hetero.cli.started import Started
-    from hetero.cli.watching import Watch
+    from hetero.cli.viewer import Viewer, Warmth
     from hetero.monitor.asking import Process, Silent
     from hetero.thermal.governor import Governor
 
@@ -32,6 +33,7 @@ HOW = "start it as `hetero top -- python app.py`, with HETERO_MONITOR=1, or make
 
 _BEHIND = "hetero.cli.top: the command behind --"
 _TAIL = 10
+_KEPT = 60
 
 
 class _WithCommand(click.Command):
@@ -90,7 +92,7 @@ def command(
         hetero top --json --seconds 60 > minute.jsonl
     """  # noqa: D301
     from hetero.cli.started import Started
-    from hetero.cli.watching import Watch
+    from hetero.cli.viewer import Viewer
 
     behind = ctx.meta[_BEHIND]
     number = _pid(pid, behind)
@@ -102,8 +104,8 @@ def command(
         started = stack.enter_context(Started(behind, output)) if behind else None
         if started is not None:
             _say(f"{started.command[0]} is process {started.pid}; its output goes to {started.output}")
-        watch = Watch(host, number, "" if started is None else started.run)
-        top = _Top(watch, _Machine(host, devices), started, number, in_full)
+        viewer = Viewer(host, number, "" if started is None else started.run)
+        top = _Top(viewer, _Machine(host, devices), started, number, in_full)
         if as_json:
             _documents(top, interval, seconds)
         elif once:
@@ -138,16 +140,25 @@ class _Machine:
         self._host = host
         self._devices = devices
         self._governor: Governor | None = None
+        self._celsius: dict[str, deque[float | None]] = {device.name: deque(maxlen=_KEPT) for device in devices}
 
-    def look(self) -> dict[str, Any]:
-        """By device: whether it is simulated, and what is known of its heat."""
+    def look(self) -> list[Warmth]:
+        """The heat of each."""
+        from hetero.cli.viewer import Warmth
         from hetero.monitor.heat import heat_of
         from hetero.thermal.governor import Governor
 
         if self._governor is None:
             self._governor = Governor(self._host, self._devices, clock=now)
         self._governor.tick()
-        return {device.name: (device.simulated, heat_of(self._governor, device.name)) for device in self._devices}
+        warm = []
+        for device in self._devices:
+            heat = heat_of(self._governor, device.name)
+            if heat is not None:
+                celsius = self._celsius[device.name]
+                celsius.append(heat.celsius)
+                warm.append(Warmth(device.name, device.simulated, heat, celsius))
+        return warm
 
 
 class _Top:
@@ -160,12 +171,12 @@ class _Top:
     """
 
     def __init__(
-        self, watch: Watch, machine: _Machine, started: Started | None, pid: int | None, in_full: bool
+        self, viewer: Viewer, machine: _Machine, started: Started | None, pid: int | None, in_full: bool
     ) -> None:
         self.answers: list[Process | Silent] = []
         self.over = False
         self.anew = True
-        self._watch = watch
+        self._viewer = viewer
         self._machine = machine
         self._started = started
         self._pid = pid
@@ -180,7 +191,7 @@ class _Top:
         """
         # First, so that a program that ends after its answer is not taken for one that has none.
         ended = self._started is not None and self._started.code is not None
-        answers = self._watch.look()
+        answers = self._viewer.look()
         self.over = ended or (self._pid is not None and self._seen and not answers)
         if self._pid is not None and not answers and not self._seen:
             raise Unavailable(f"process {self._pid} cannot be looked at, or is not there", fix=HOW)
@@ -208,14 +219,14 @@ class _Top:
         parts: list[RenderableType] = []
         processes = [answer for answer in self.answers if isinstance(answer, Process)]
         if len(self.answers) > 1:
-            parts.append(panels.overview(self.answers, self._watch))
+            parts.append(panels.overview(self.answers, self._viewer))
             if not self._in_full:
                 parts += [Text(), Text("one of them: hetero top PID; all of each: --all", "dim")]
         elif self.answers and not processes:
-            parts.append(panels.overview(self.answers, self._watch))
+            parts.append(panels.overview(self.answers, self._viewer))
         if len(self.answers) == 1 or self._in_full:
             for process in processes:
-                parts += [*([Text()] if parts else []), panels.process(process, self._watch)]
+                parts += [*([Text()] if parts else []), panels.process(process, self._viewer)]
         if not self.answers:
             parts += [panels.machine(self._machine.look()), Text(), Text(self._why_nothing())]
         if self._started is not None:
@@ -235,8 +246,8 @@ class _Top:
 
     def _machine_document(self) -> list[dict[str, Any]]:
         return [
-            {"device": name, "simulated": simulated, "heat": plain(heat)}
-            for name, (simulated, heat) in self._machine.look().items()
+            {"device": each.device, "simulated": each.simulated, "heat": plain(each.heat)}
+            for each in self._machine.look()
         ]
 
     def _why_nothing(self) -> str:
@@ -269,10 +280,12 @@ def _pictures(top: _Top, interval: float, seconds: float | None) -> None:
 def _live(top: _Top, interval: float, seconds: float | None) -> None:
     from rich.live import Live
 
+    from hetero.cli.panels import ascii_only
+
     console = terminal()
 
     def picture() -> RenderableType:
-        return top.picture(console.width, _ascii_only(console))
+        return top.picture(console.width, ascii_only(console))
 
     try:
         # A screen of its own: what was on the terminal is there again afterwards, and the last picture below it.
@@ -285,7 +298,7 @@ def _live(top: _Top, interval: float, seconds: float | None) -> None:
 
 
 def _looks(top: _Top, interval: float, seconds: float | None) -> Iterator[None]:
-    """Once for each look that shows something new, until the seconds have passed or there is nothing more to look at."""
+    """Once for each look that shows something new, until the seconds have passed or nothing is left to look at."""
     begun = now()
     while True:
         top.look()
@@ -297,17 +310,15 @@ def _looks(top: _Top, interval: float, seconds: float | None) -> Iterator[None]:
 
 
 def _print(top: _Top) -> None:
+    from hetero.cli.panels import ascii_only
+
     console = terminal()
     if not console.is_terminal:
         console.width = UNWRAPPED
     with console.capture() as captured:
-        console.print(top.picture(console.width, _ascii_only(console)))
+        console.print(top.picture(console.width, ascii_only(console)))
     for line in captured.get().splitlines():
         click.echo(line.rstrip())
-
-
-def _ascii_only(console: Console) -> bool:
-    return not console.encoding.startswith("utf")
 
 
 def _end(started: Started) -> int:

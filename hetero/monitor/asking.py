@@ -157,9 +157,7 @@ def _answer_of(path: Path, patience: float) -> Process | Silent | None:
         return Silent(pid_of(path), error.strerror or str(error))
 
 
-def _at_once(
-    asked: Callable[[Path], Process | Silent | None], paths: Sequence[Path]
-) -> list[Process | Silent | None]:
+def _at_once(asked: Callable[[Path], Process | Silent | None], paths: Sequence[Path]) -> list[Process | Silent | None]:
     if len(paths) <= 1:
         return [asked(path) for path in paths]
     with ThreadPoolExecutor(min(len(paths), _AT_ONCE), thread_name_prefix="hetero-top") as pool:

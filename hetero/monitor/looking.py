@@ -13,7 +13,7 @@ from hetero.monitor.status import (
     CandidateStatus,
     DeviceStatus,
     FallbackStatus,
-    HeatEvent,
+    HeatDecision,
     HeatStatus,
     RuntimeStatus,
     SessionStatus,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hetero.scheduler.tally import Tally
     from hetero.session import Session
     from hetero.telemetry.records import Record
+    from hetero.thermal.steering import Decision
 
 WINDOW = 5.0
 """Seconds that rates, loads and latencies are of."""
@@ -49,7 +50,9 @@ def status_of(runtime: Runtime) -> RuntimeStatus:
         at=wall,
         age=now - runtime._made,
         devices=tuple(
-            _device(backend, device, [c for c in candidates if c.name == device.name], looks, heat_of(governor, device.name))
+            _device(
+                backend, device, [c for c in candidates if c.name == device.name], looks, heat_of(governor, device.name)
+            )
             for backend, device in runtime.select()
         ),
         absent=tuple(map(str, runtime.absent)),
@@ -57,11 +60,7 @@ def status_of(runtime: Runtime) -> RuntimeStatus:
         memory=tuple(runtime.memory.glance()),
         governor=governor_status(governor, now),
         fallbacks=tuple(_fallback(record, now) for record in fallen[-_SHOWN:]),
-        heat=tuple(
-            HeatEvent(now - _ended(record), f"{record.program}: {decision}")
-            for record in heated[-_SHOWN:]
-            for decision in list(record.heat)
-        ),
+        heat=tuple(_decision(record, decision, now) for record in heated[-_SHOWN:] for decision in list(record.heat)),
         closed=runtime._closed,
     )
 
@@ -99,6 +98,7 @@ class _Look:
             cancelled=tally.cancelled,
             too_late=tally.too_late,
             fell_back=tally.fell_back,
+            heated=tally.decided,
             seconds=self.seconds,
             per_second=len(self.records) / self.seconds if self.seconds > 0 else 0.0,
             latency=statistics.median(times) if times else None,
@@ -187,6 +187,18 @@ def _device(
         reason="; ".join(dict.fromkeys(each.reason for each in told if each.reason)),
         retry_in=min((each.retry_in for each in loaded if each.reason), default=0.0),
         heat=heat,
+    )
+
+
+def _decision(record: Record, decision: Decision, now: float) -> HeatDecision:
+    return HeatDecision(
+        ago=now - _ended(record),
+        program=record.program,
+        device=decision.device,
+        action=decision.action,
+        to=decision.to,
+        held=decision.held,
+        reason=decision.reason,
     )
 
 

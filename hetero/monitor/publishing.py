@@ -85,7 +85,7 @@ class Publisher:
         self.look()
 
     def forget(self) -> None:
-        """In the child of a fork: the socket is the parent's, and would seem alive for as long as the child holds it."""
+        """In the child of a fork: the socket is the parent's, and would seem alive while the child holds it."""
         self._closed = True
         for end in (self._listener, self._wakes, self._waker):
             end.close()
@@ -215,7 +215,7 @@ def _listening(path: Path) -> socket.socket:
 
 
 def is_own(connection: socket.socket) -> bool:
-    """Whether the other end is a process of this user; true where the system does not tell, and the folder keeps guard."""
+    """Whether this user is at the other end; true where the system does not tell, and the folder keeps guard."""
     return user_of(connection) in (None, os.geteuid())
 
 

@@ -35,7 +35,7 @@ class HeatStatus:
 
 @dataclass(frozen=True)
 class HeatEvent:
-    """Something that heat has changed.
+    """A device has become warmer or cooler, or something that concerns its heat has failed.
 
     Attributes:
         ago: Seconds before the snapshot.
@@ -44,6 +44,29 @@ class HeatEvent:
 
     ago: float
     text: str
+
+
+@dataclass(frozen=True)
+class HeatDecision:
+    """What heat has decided for a request; see `hetero.thermal.steering.Decision`.
+
+    Attributes:
+        ago: Seconds before the snapshot at which the request ended.
+        program: The program's name.
+        device: For which device.
+        action: `run`, `pace`, `steer` or `stop`.
+        to: The device to go to, where the action is `steer`.
+        held: Seconds that the request was held back for it; None where it was not.
+        reason: In words, with the temperature.
+    """
+
+    ago: float
+    program: str
+    device: str
+    action: str
+    to: str
+    held: float | None
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -103,6 +126,7 @@ class SessionStatus:
         cancelled: How many were cancelled.
         too_late: How many missed their deadline.
         fell_back: How many the first device did not answer.
+        heated: Of how many heat has decided something: held back, sent elsewhere, let through all the same.
         seconds: The time that rates and latencies are of.
         per_second: Requests that ended, per second.
         latency: Seconds from arrival to answer, the median; None when nothing was answered in that time.
@@ -122,6 +146,7 @@ class SessionStatus:
     cancelled: int
     too_late: int
     fell_back: int
+    heated: int
     seconds: float
     per_second: float
     latency: float | None
@@ -215,7 +240,7 @@ class RuntimeStatus:
     memory: tuple[PoolStatistics, ...]
     governor: GovernorStatus | None
     fallbacks: tuple[FallbackStatus, ...]
-    heat: tuple[HeatEvent, ...]
+    heat: tuple[HeatDecision, ...]
     closed: str
 
     @property

@@ -29,11 +29,12 @@ class Tally:
         number: Counts up within the process, with each session.
         recent: The last records, oldest first.
         fallbacks: The last of those that fell back, oldest first.
-        heated: The last of those about which heat has decided something, oldest first.
+        heated: The last of those for which heat has decided something, oldest first.
         failed: How many ended with an error.
         cancelled: How many the caller has cancelled.
         too_late: How many have missed their deadline.
         fell_back: How many the first device did not answer.
+        decided: For how many heat has decided something.
     """
 
     def __init__(self, records: Records) -> None:
@@ -41,7 +42,7 @@ class Tally:
         self.recent: deque[Record] = deque(maxlen=RECENT)
         self.fallbacks: deque[Record] = deque(maxlen=_KEPT)
         self.heated: deque[Record] = deque(maxlen=_KEPT)
-        self.failed = self.cancelled = self.too_late = self.fell_back = 0
+        self.failed = self.cancelled = self.too_late = self.fell_back = self.decided = 0
         self._records = records
         self._lock = threading.Lock()
         # One step of a counter is atomic where `+= 1` is not. Looking at it is a step too, and is taken off again.
@@ -78,6 +79,7 @@ class Tally:
             self.cancelled += outcome == "cancelled"
             self.too_late += outcome == "too late"
             self.fell_back += record.fell_back
+            self.decided += bool(record.heat)
         if record.fell_back:
             self.fallbacks.append(record)
         if record.heat:

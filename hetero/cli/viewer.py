@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hetero.monitor.asking import PATIENCE, Process, Silent, ask_all
-from hetero.monitor.status import RuntimeStatus
+from hetero.monitor.status import HeatStatus, RuntimeStatus
 
 if TYPE_CHECKING:
     from hetero.backend import Host
@@ -18,6 +19,23 @@ KEPT = 60
 
 Key = tuple[int, float, int]
 """Of a Runtime: its process, when that began, and its number in it."""
+
+
+@dataclass(frozen=True)
+class Warmth:
+    """The heat of a device without any program.
+
+    Attributes:
+        device: Its name.
+        simulated: It is a simulator.
+        heat: As it is now.
+        celsius: How its temperature went, oldest first; None where it was unknown.
+    """
+
+    device: str
+    simulated: bool
+    heat: HeatStatus
+    celsius: Sequence[float | None]
 
 
 class History:
@@ -52,7 +70,7 @@ class History:
         return rates[-1] if rates else 0.0
 
 
-class Watch:
+class Viewer:
     """Looks at the programs of this user.
 
     Args:
