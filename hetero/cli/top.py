@@ -78,9 +78,9 @@ def command(
 ) -> None:
     """Show what running programs do: devices, load, heat, queues, throughput, latency, the last fallbacks.
 
-    A program can be looked at when it was started with HETERO_MONITOR=1 or has a Runtime(monitor=True), by the same user
-    alone. What is behind `--` is started so, and its exit code is passed on. Where nothing can be looked at, the
-    machine's devices are shown with their temperatures.
+    A program can be looked at when it was started with HETERO_MONITOR=1 or has a Runtime(monitor=True), by the same
+    user alone. What is behind `--` is started so, and its exit code is passed on. Where nothing can be looked at,
+    the machine's devices are shown with their temperatures.
 
     Without a terminal, a picture is printed at each interval. --json prints one document, with --seconds one in a line
     at each interval. Ctrl-C ends it.

@@ -39,7 +39,8 @@ def status_of(runtime: Runtime) -> RuntimeStatus:
     """A Runtime as it is now."""
     now, wall = runtime._clock(), time.time()
     with runtime._lock:  # held for moments, and by loads and the end alone
-        sessions = sorted(runtime._sessions, key=lambda session: session._tally.number)
+        sessions = [session for session in runtime._sessions if not session._closed]
+    sessions.sort(key=lambda session: session._tally.number)
     looks = [_Look(session, now) for session in sessions]
     candidates = [candidate for look in looks for candidate in look.session._candidates]
     fallen = sorted((record for look in looks for record in list(look.tally.fallbacks)), key=_ended)
