@@ -71,6 +71,14 @@ def answering(path: Path, *pieces: bytes, close: bool = True) -> Iterator[None]:
             done.set()
 
 
+def leave(path: Path) -> None:
+    """A socket of that name, as a process leaves it that is killed."""
+    path.parent.mkdir(mode=0o700, parents=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, places.address(path) as where:
+        listener.bind(where)
+        listener.listen(1)
+
+
 def name_of(pid: int) -> str:
     return places.new_name().replace(f"-{os.getpid()}-", f"-{pid}-")
 
@@ -199,7 +207,8 @@ def test_who_asks_and_does_not_read_holds_up_nobody_for_long(
     large = {publishing.MARK: publishing.FORMAT, "filling": "x" * (8 << 20)}
     monkeypatch.setattr(publishing.Publisher, "document", lambda publisher: large)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
-        silent.connect(str(published()))
+        with places.address(published()) as where:
+            silent.connect(where)
         monkeypatch.undo()
         assert isinstance(ask_all(host, patience=30)[0], Process)
 
@@ -298,8 +307,7 @@ def test_a_folder_behind_a_link_is_not_used(tmp_path: Path) -> None:
 
 def test_the_socket_of_a_dead_process_is_removed(host: hetero.Host) -> None:
     path = host.cache / "monitor" / name_of(4711)
-    with answering(path):
-        pass  # the socket is closed, its name stays
+    leave(path)
     assert path.exists()
     assert ask_all(host) == []
     assert not path.exists()
@@ -307,10 +315,8 @@ def test_the_socket_of_a_dead_process_is_removed(host: hetero.Host) -> None:
 
 def test_names_of_other_machines_and_other_files_are_let_be(host: hetero.Host) -> None:
     folder = host.cache / "monitor"
-    folder.mkdir(mode=0o700, parents=True)
     other = folder / "another.host-17-0123abcd.sock"
-    with answering(other):
-        pass
+    leave(other)
     (folder / "notes.txt").write_text("mine")
     (folder / name_of(18)).write_text("no socket")
     assert ask_all(host) == []
@@ -444,9 +450,9 @@ import os, sys
 import hetero
 rt = hetero.Runtime(plugins=False, monitor=True)
 if os.fork() == 0:
+    print("forked", flush=True)
     sys.stdin.readline()
     os._exit(0)
-print("forked", flush=True)
 os._exit(1)
 """
     environment = {**os.environ, "HETERO_CACHE_DIR": str(tmp_path / "cache")}
