@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         RuntimeStatus,
         SessionStatus,
     )
+
+# For tests: seconds since the epoch.
+wall: Callable[[], float] = time.time
 
 _SPARK = 16
 _LEAST_SPAN = 10.0
@@ -345,7 +348,7 @@ def _ago(seconds: float) -> str:
 
 
 def _up(process: Process) -> str:
-    return clock(max(0.0, time.time() - process.began))
+    return clock(max(0.0, wall() - process.began))
 
 
 def _command(process: Process) -> str:

@@ -288,7 +288,7 @@ def _live(governor: Governor, devices: Sequence[Device], interval: float, second
                 heat = heat_of(governor, device.name)
                 assert heat is not None
                 went[device.name].append(heat.celsius)
-                warm.append(Warmth(device.name, device.simulated, heat, went[device.name]))
+                warm.append(Warmth(device.name, device.simulated, heat, tuple(went[device.name])))
             live.update(Panels(console.width, ascii_only(console)).machine(warm), refresh=True)
 
 

@@ -157,7 +157,7 @@ class _Machine:
             if heat is not None:
                 celsius = self._celsius[device.name]
                 celsius.append(heat.celsius)
-                warm.append(Warmth(device.name, device.simulated, heat, celsius))
+                warm.append(Warmth(device.name, device.simulated, heat, tuple(celsius)))
         return warm
 
 

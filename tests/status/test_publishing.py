@@ -373,9 +373,7 @@ def test_a_trickle_does_not_get_around_the_time_limit(tmp_path: Path) -> None:
         (b'{"hetero monitor": 1, "pid": 1}', "its answer has no 'command'"),
     ],
 )
-def test_an_answer_that_cannot_be_read_is_told_with_what_is_wrong(
-    host: hetero.Host, answer: bytes, says: str
-) -> None:
+def test_an_answer_that_cannot_be_read_is_told_with_what_is_wrong(host: hetero.Host, answer: bytes, says: str) -> None:
     with answering(host.cache / "monitor" / name_of(4711), answer):
         (silent,) = ask_all(host, patience=30)
     assert isinstance(silent, Silent)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import hetero
 from hetero.cli import thermal
@@ -80,6 +83,24 @@ def test_with_seconds_it_goes_on_without_a_terminal(line: Line, box: Box) -> Non
     assert machine.clock() - begun == 3
     lines = line("thermal", "--seconds", 2, "--json").stdout.splitlines()
     assert [json.loads(text)["profile"] for text in lines] == ["default"] * 3
+
+
+def test_on_a_terminal_the_table_is_live_and_draws_how_temperatures_went(
+    line: Line,  # noqa: F811
+    box: Box,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = box("rk3588", ambient=45.0)
+    machine.duty[0] = 1.0
+    line.backends = [reference("rknn", "npu", lanes=3)]
+    out = io.StringIO()
+    terminal = Console(file=out, width=100, height=20, force_terminal=True, force_interactive=True)
+    monkeypatch.setattr(thermal, "terminal", lambda: terminal)
+    assert line("thermal", "--seconds", 30, "--interval", 1).exit_code == 0
+    last = out.getvalue().splitlines()[-1]
+    assert machine.clock() == 30
+    assert "rknn" in last
+    assert re.search(r" C  [▁▂▃▄▅▆▇█]{16}  ", last)
 
 
 def test_the_table_tells_the_tokens(line: Line, box: Box) -> None:  # noqa: F811
