@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 _GAP = 2
-_ELASTIC = 12
+_ELASTIC = 20
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ def fitted(columns: Sequence[Column], rows: Sequence[Mapping[str, Text]], width:
     while taken() > width and any(column.rank for column in kept):
         kept.remove(max(reversed(kept), key=lambda column: column.rank))
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    spare = max(0, width - taken())
+    spare = width - taken()
     for column in kept:
         size = least(column)
         if column.elastic:
-            size = min(natural[column.name], size + spare)
+            size = min(natural[column.name], max(1, size + spare))
             spare -= size - least(column)
         table.add_column(
             column.heading,

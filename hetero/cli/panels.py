@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ wall: Callable[[], float] = time.time
 _SPARK = 16
 _LEAST_SPAN = 10.0
 _EVENTS = 4
+_FOLDED = 2
 _STYLES = {"warn": "yellow", "hot": "red", "stop": "bold red"}
 _HEALTH = {"ok": "green", "degraded": "yellow", "set aside": "red", "refused": "dim", "not used": "dim"}
 
@@ -181,7 +183,21 @@ class Panels:
         return parts
 
     def _listed(self, title: str, lines: Sequence[str]) -> list[RenderableType]:
-        return [Text(), self._line(title, "bold"), *(self._line(f"  {line}") for line in lines)] if lines else []
+        if not lines:
+            return []
+        folded = [
+            Text(line, no_wrap=True)
+            for text in lines
+            for line in textwrap.wrap(
+                text,
+                max(20, self._width),
+                initial_indent="  ",
+                subsequent_indent=" " * 6,
+                max_lines=_FOLDED,
+                placeholder=" ..." if self._ascii else " …",
+            )
+        ]
+        return [Text(), self._line(title, "bold"), *folded]
 
     def _device(self, device: DeviceStatus, history: History) -> Row:
         loads, celsius = list(history.loads[device.name]), list(history.celsius[device.name])

@@ -366,7 +366,8 @@ def test_columns_of_the_highest_rank_give_way_first_and_empty_ones_at_once() -> 
     row = {"a": Text("aaaa"), "b": Text("bbbb"), "c": Text("cccc"), "d": Text("d" * 30), "e": Text("")}
     assert drawn(fitted(columns, [row], 60), 60)[1] == "aaaa  bbbb  cccc  " + "d" * 30
     assert drawn(fitted(columns, [row], 40), 40)[1] == "aaaa  bbbb  cccc  " + "d" * 21 + "…"
-    assert drawn(fitted(columns, [row], 26), 26)[1] == "aaaa  cccc  " + "d" * 13 + "…"
+    assert drawn(fitted(columns, [row], 35), 35)[1] == "aaaa  cccc  " + "d" * 22 + "…"
+    assert drawn(fitted(columns, [row], 31), 31)[1] == "aaaa  " + "d" * 24 + "…"
     assert drawn(fitted(columns, [row], 18), 18)[1] == "aaaa  " + "d" * 11 + "…"
 
 
