@@ -194,7 +194,7 @@ class Candidate:
         if self.pace is not None:
             self.pace.began()
         if self.heat is not None:
-            self.heat.began(call)
+            self.heat.began(call, self._clock())
 
     def load(self) -> Attempt | None:
         """Load the program, once, and tell of it; as `_load_once`, which does it."""
@@ -385,7 +385,7 @@ class Candidate:
         call.turn += 1
         started = call.started = self._clock()
         if self.heat is not None:
-            self.heat.began(call)
+            self.heat.began(call, started)
         try:
             outputs = run(canary.inputs, call)
             self._signature.check_outputs(outputs)
@@ -420,7 +420,7 @@ class Candidate:
             raise ClosedError("the device is not ready")
         started = self._clock()
         if self.heat is not None:
-            self.heat.began(call)
+            self.heat.began(call, started)
         try:
             outputs = run(inputs, call)
             self._signature.check_outputs(outputs)
