@@ -174,6 +174,7 @@ class _Top:
         self, viewer: Viewer, machine: _Machine, started: Started | None, pid: int | None, in_full: bool
     ) -> None:
         self.answers: list[Process | Silent] = []
+        self._whole: list[Process | Silent] = []
         self.over = False
         self.anew = True
         self._viewer = viewer
@@ -189,6 +190,8 @@ class _Top:
         Raises:
             Unavailable: The process that was asked for cannot be looked at.
         """
+        from hetero.monitor.asking import Process
+
         # First, so that a program that ends after its answer is not taken for one that has none.
         ended = self._started is not None and self._started.code is not None
         answers = self._viewer.look()
@@ -196,8 +199,10 @@ class _Top:
         if self._pid is not None and not answers and not self._seen:
             raise Unavailable(f"process {self._pid} cannot be looked at, or is not there", fix=HOW)
         self.anew = bool(answers) or not self.over or not self._seen
-        if self.anew:
-            self.answers = answers
+        # One that ended in the middle of its last answer is remembered by the answer before.
+        self.answers = answers if self.anew else self._whole or self.answers
+        if any(isinstance(answer, Process) for answer in answers):
+            self._whole = answers
         self._seen = self._seen or bool(answers)
 
     def first(self, interval: float) -> None:

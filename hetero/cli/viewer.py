@@ -50,7 +50,7 @@ class History:
     def __init__(self) -> None:
         self.rates: dict[int, deque[float]] = defaultdict(_last)
         self.loads: dict[str, deque[float]] = defaultdict(_last)
-        self.celsius: dict[str, deque[float | None]] = defaultdict(_last)
+        self.celsius: dict[str, deque[float | None]] = defaultdict(lambda: deque(maxlen=KEPT))
         self._before: dict[int, tuple[float, int]] = {}
 
     def add(self, status: RuntimeStatus) -> None:

@@ -220,6 +220,16 @@ def test_a_program_that_ends_meanwhile_is_the_end_when_it_was_asked_for(line: Li
     assert result.stderr == "process 5 has ended\n"
 
 
+def test_a_program_that_ends_in_its_answer_leaves_the_picture_of_before(line: Line, programs: Programs) -> None:
+    programs.looks = [[process(5)], [Silent(5, "it broke off before it said anything")], []]
+    looking = Viewer(hetero.Host(environ={}), ask=programs._answer)
+    shown = top._Top(looking, None, None, 5, False)  # type: ignore[arg-type]
+    for _ in range(3):
+        shown.look()
+    assert shown.over
+    assert [type(answer) for answer in shown.answers] == [Process]
+
+
 def test_when_all_programs_have_ended_the_machine_is_shown_until_there_is_another(
     line: Line, programs: Programs
 ) -> None:
@@ -407,14 +417,14 @@ def started(tmp_path: Path, end: str, *options: str) -> subprocess.CompletedProc
     )
 
 
-# Goes on until its socket has been asked for an answer in which all its work is done.
+# Goes on until its socket is asked anew: an answer in which all its work is done has arrived by then.
 ASKED = """
 import threading
 from hetero.monitor import publishing
-asked = threading.Event()
+asked = threading.Semaphore(0)
 document = publishing.Publisher.document
-publishing.Publisher.document = lambda publisher: (document(publisher), asked.set())[0]
-asked.wait(60)
+publishing.Publisher.document = lambda publisher: (document(publisher), asked.release())[0]
+asked.acquire(timeout=60) and asked.acquire(timeout=60)
 rt.close()
 """
 
