@@ -264,7 +264,12 @@ def test_status_waits_for_no_lock_that_a_request_takes(make_runtime: Make) -> No
     held += [governor._lock, *(watched.admission._lock for watched in governor._watched.values())]
     for candidate in session._candidates:
         units = candidate.lanes.units
-        held += [candidate._lock, candidate._interrupts._lock, candidate.lanes._lock, *(unit.breaker._lock for unit in units)]
+        held += [
+            candidate._lock,
+            candidate._interrupts._lock,
+            candidate.lanes._lock,
+            *(unit.breaker._lock for unit in units),
+        ]
     assert session._batcher is not None
     held.append(session._batcher._lock)
     told: list[RuntimeStatus] = []
