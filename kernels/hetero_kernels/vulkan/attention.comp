@@ -8,6 +8,8 @@
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_shuffle : require
 #extension GL_EXT_control_flow_attributes : require
+#extension GL_GOOGLE_include_directive : require
+#include "halves.glsl"
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint ROWS = 16;
@@ -105,7 +107,13 @@ LOADER(load_k, k1, k4, k_words, k_words2)
 LOADER(load_v, v1, v4, v_words, v_words2)
 
 #define LOWEST uintBitsToFloat(0xff800000u)
+#define LEAST uintBitsToFloat(0xff7fffffu)
 const float LOG2E = 1.4426950408889634;
+
+// Where there is a mask, differences may be beyond what a driver computes exp2 of.
+float power_of_two(float x) {
+    return exp2(MASK && x < -200.0 ? -200.0 : x);
+}
 
 // Over the subgroup. Written out: a loop here would keep the loop over rows from being unrolled.
 #define EVERY(NAME, COMBINED)                                                                      \
@@ -188,7 +196,10 @@ void main() {
                 const uint key = from + j * lanes + lane;
                 const uint row = min(first + r, queries - 1);
                 if (MASK) {
-                    scores[r][j] += mask[m_from + row * m_row + min(key, keys - 1) * m_column] * LOG2E;
+                    const float given = mask[m_from + row * m_row + min(key, keys - 1) * m_column];
+                    const float more = given * LOG2E;
+                    // The lowest float, which exporters mask with, stays finite: where all keys have it all count.
+                    scores[r][j] += more == LOWEST && given != LOWEST ? LEAST : more;
                 }
                 if (key >= end || (CAUSAL && int(key) > int(row) + behind)) {
                     scores[r][j] = LOWEST;
@@ -200,11 +211,11 @@ void main() {
             top[r] = max(before, greatest(most));
             // While all keys are masked the greatest is minus infinity, from which nothing can be taken.
             const float base = top[r] == LOWEST ? 0.0 : top[r];
-            const float less = exp2(before - base);
+            const float less = power_of_two(before - base);
             float more = 0.0;
             [[unroll]] for (uint j = 0; j < KEYS; j++) {
                 // Some drivers do not give 0 for minus infinity.
-                scores[r][j] = scores[r][j] == LOWEST ? 0.0 : exp2(scores[r][j] - base);
+                scores[r][j] = scores[r][j] == LOWEST ? 0.0 : power_of_two(scores[r][j] - base);
                 more += scores[r][j];
             }
             weights[r] = weights[r] * less + more;
@@ -249,7 +260,7 @@ void main() {
                 // Two elements of a word are one lane's: EACH is even.
                 [[unroll]] for (uint u = 0; u < EACH; u += 2) {
                     if (own + u < size) {
-                        o_words[(to + u) >> 1] = packHalf2x16(vec2(done[u], done[min(u + 1, EACH - 1)]));
+                        o_words[(to + u) >> 1] = halves_of(done[u], done[min(u + 1, EACH - 1)]);
                     }
                 }
             } else if (VECTOR == 4) {

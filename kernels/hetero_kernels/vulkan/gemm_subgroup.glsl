@@ -168,8 +168,8 @@ void main() {
             }
             if (C_ALIGNED && column + 8 <= n) {
                 if (C_TYPE == F16) {
-                    c4u[to >> 3] = uvec4(packHalf2x16(vec2(value[0], value[1])), packHalf2x16(vec2(value[2], value[3])),
-                                         packHalf2x16(vec2(value[4], value[5])), packHalf2x16(vec2(value[6], value[7])));
+                    c4u[to >> 3] = uvec4(halves_of(value[0], value[1]), halves_of(value[2], value[3]),
+                                         halves_of(value[4], value[5]), halves_of(value[6], value[7]));
                 } else {
                     c4[to >> 2] = vec4(value[0], value[1], value[2], value[3]);
                     c4[(to >> 2) + 1] = vec4(value[4], value[5], value[6], value[7]);
@@ -177,7 +177,7 @@ void main() {
             } else if (C_TYPE == F16) {
                 [[unroll]] for (uint u = 0; u < 8; u += 2) {
                     if (column + u < n) {
-                        c_words[(to + u) >> 1] = packHalf2x16(vec2(value[u], value[u + 1]));
+                        c_words[(to + u) >> 1] = halves_of(value[u], value[u + 1]);
                     }
                 }
             } else {
@@ -199,7 +199,7 @@ void main() {
                 if (C_TYPE == F16) {
                     const vec2 both = unpackHalf2x16(c_words[(to + u) >> 1]);
                     const float second = activated_at(both.y, min(here + 1, n - 1), residue);
-                    c_words[(to + u) >> 1] = packHalf2x16(vec2(activated_at(both.x, here, residue), second));
+                    c_words[(to + u) >> 1] = halves_of(activated_at(both.x, here, residue), second);
                 } else {
                     c1[to + u] = activated_at(c1[to + u], here, residue);
                 }
