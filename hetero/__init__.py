@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hetero.errors import HeteroError, Unavailable, Unsupported
     from hetero.explain import Explanation
     from hetero.machine import Absent
+    from hetero.monitor.status import RuntimeStatus
     from hetero.plugins import hookimpl
     from hetero.program import Artifact, Program
     from hetero.runtime import Runtime
@@ -46,6 +47,7 @@ __all__ = [
     "Record",
     "Result",
     "Runtime",
+    "RuntimeStatus",
     "Session",
     "TensorSpec",
     "ThermalSettings",
@@ -73,6 +75,7 @@ _LATE = {
     "Record": "hetero.telemetry.records",
     "Result": "hetero.session",
     "Runtime": "hetero.runtime",
+    "RuntimeStatus": "hetero.monitor.status",
     "Session": "hetero.session",
     "TensorSpec": "hetero.tensors",
     "ThermalSettings": "hetero.thermal.settings",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import itertools
 import logging
 import os
 import threading
@@ -25,6 +26,7 @@ from hetero.errors import ClosedError, OptionError
 from hetero.machine import Absent, Machine, host_of, names_of
 from hetero.memory.arrays import PooledArray
 from hetero.memory.pools import Pools
+from hetero.monitor.switch import is_monitored
 from hetero.options import Options, check_options
 from hetero.plugins import BrokenPlugin, Plugins
 from hetero.power import OF_PROFILE, PowerModes, mode_of
@@ -49,11 +51,14 @@ if TYPE_CHECKING:
     from hetero.compiling.build import Compiled
     from hetero.compiling.samples import Source as Samples
     from hetero.compiling.shapes import Given
+    from hetero.monitor.status import RuntimeStatus
     from hetero.thermal.governor import Governor
 
 _log = logging.getLogger(__name__)
 
 _FIRST_RUN = 10.0
+
+_numbers = itertools.count(1)
 
 
 class Runtime:
@@ -79,6 +84,8 @@ class Runtime:
             logged, and told by the attribute `power`.
         thermal: Keep devices from getting too hot: whether (True: as `HETERO_THERMAL` has it), the name of a profile,
             or `ThermalSettings`. See the page on heat.
+        monitor: Whether `hetero top` of the same user may look at it; when not given, as the environment has it:
+            `HETERO_MONITOR=1`. A program that cannot be looked at runs all the same; the log says why.
         clock: Seconds, for tests: timers then fire only in `timers.run_due()`, and temperatures are read only in
             `governor.tick()`.
 
@@ -107,6 +114,7 @@ class Runtime:
         learn: bool = True,
         power: str | None = None,
         thermal: Thermal = True,
+        monitor: bool | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if power is not None and power != OF_PROFILE:
@@ -124,6 +132,7 @@ class Runtime:
         self._workers = Workers()
         self.timers = Timers(clock)
         self._clock = clock
+        self._number, self._made = next(_numbers), clock()
         self._costs = CostModel(host.cache / "costs.json" if learn else None)
         self._closed = ""
         self.thermal = settings_of(thermal, host.environ)
@@ -132,6 +141,11 @@ class Runtime:
             self._watch = Watch(host, self.devices, self.thermal, clock, self.timers.at)
         self._power = PowerModes(host, [(machine.backends[name], device) for name, device in machine.present])
         _live.add(self)
+        self._withdraw: Callable[[], None] = _nothing
+        if is_monitored(monitor, host.environ):
+            from hetero.monitor.publishing import publish
+
+            self._withdraw = publish(self)
         if power == OF_PROFILE:
             self._hold_profile()
         elif power is not None:
@@ -338,6 +352,16 @@ class Runtime:
         session.close()
         raise self._closed_error()
 
+    def status(self) -> RuntimeStatus:
+        """What this Runtime is doing: devices, sessions, queues, memory, heat, the last fallbacks; see `hetero top`.
+
+        A frozen snapshot of plain values, in well under a millisecond as a rule, from any thread and at any time, also
+        when the Runtime is closed. No request waits for it. `to_dict()` has it as JSON-ready values.
+        """
+        from hetero.monitor.looking import status_of
+
+        return status_of(self)
+
     def call_options(self, options: Options) -> Options:
         """What a user gave for one call, checked.
 
@@ -415,6 +439,7 @@ class Runtime:
                 return
             self._closed = "the Runtime is closed"
             sessions = list(self._sessions)
+        self._withdraw()
         for session in sessions:
             session.close(timeout)
         self.timers.close()
@@ -529,6 +554,10 @@ def _tell_load(records: Records, program: str, candidate: Candidate, attempt: At
     cached = candidate.executable.details.get("cached") if candidate.executable is not None else None
     known = cached if isinstance(cached, bool) else None
     records.add_load(LoadRecord(program, attempt, time.time() - attempt.seconds, known))
+
+
+def _nothing() -> None:
+    pass
 
 
 _live: weakref.WeakSet[Runtime] = weakref.WeakSet()

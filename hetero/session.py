@@ -95,6 +95,8 @@ class Session:
         self._loaded = tuple(loaded)
         self._records = runtime.records
         self._clock = dispatcher.board.clock
+        self._tally = dispatcher.tally
+        self._made = self._clock()
         self._plain = fallback == "allow" and dispatcher.timeout is None and batcher is None
         self._closed = ""
         # A session that is dropped without close() frees its executables too; no call can be running then.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # Wide enough that a table in a file or a pipe is never wrapped.
-_UNWRAPPED = 10_000
+UNWRAPPED = 10_000
 
 
 def echo_json(value: Any) -> None:
@@ -57,7 +57,7 @@ def echo_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, err: bo
         table.add_row(*(Text(cell) for cell in row))
     console = terminal(err=err)
     if not console.is_terminal:
-        console.width = _UNWRAPPED
+        console.width = UNWRAPPED
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():

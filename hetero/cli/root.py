@@ -23,6 +23,7 @@ _COMMANDS = (
     "transcribe",
     "trace",
     "thermal",
+    "top",
     "compile",
     "kernels",
     "models",
@@ -108,6 +109,7 @@ def cli(ctx: click.Context, verbose: int) -> None:
         hetero bench model.onnx                   compare the devices on it
         hetero trace model.onnx -o trace.json     a timeline of what ran where
         hetero thermal                            how warm it is, and what that changes
+        hetero top -- python app.py               what a running program does, live
         hetero transcribe talk.mp3 -f srt         speech to text
         hetero compile model.onnx --target rk3588 a bundle for an NPU
         hetero kernels verify                     are the NPU kernels' sources right?

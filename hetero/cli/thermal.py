@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hetero.cli import runtime
-from hetero.cli.console import echo_json, echo_table, marked, terminal
+from hetero.cli.console import echo_json, echo_table, marked, plain, terminal
 from hetero.errors import InputError
+from hetero.monitor.heat import heat_of
 
 if TYPE_CHECKING:
     from hetero.backend import Device, Host
-    from hetero.thermal.governor import Governor, Sample
+    from hetero.monitor.status import HeatStatus
+    from hetero.thermal.governor import Governor
     from hetero.thermal.recording import Step
 
-_COLUMNS = ("device", "temperature", "state", "duty", "in use", "sensor", "why")
+_COLUMNS = ("device", "temperature", "state", "duty", "tokens", "in use", "sensor", "why")
 
 # For tests: what the commands count seconds with, and how they let them pass.
 clock: Callable[[], float] = time.monotonic
 sleep: Callable[[float], object] = time.sleep
 
+
+_KEPT = 60
+
+_UNTOLD = " (Rockchip's own kernel caps its clock from 85 C without one)"
 
 _KINDS_OF_WORK = "Kind of work: default, llm_inference, continuous_audio, burst, battery."
 _THRESHOLD = "A threshold: npu.maximum=80; may be repeated."
@@ -42,7 +50,10 @@ def _profile_options(command: Any) -> Any:
 @click.option(
     "--explain", is_flag=True, help="Also say which sensors there are, which counts, and what the kernel does."
 )
-@click.option("--seconds", type=click.FloatRange(min=0), help="End after so many seconds.")
+@click.option("--seconds", type=click.FloatRange(min=0), help="Go on for so many seconds, also without a terminal.")
+@click.option(
+    "--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between two looks."
+)
 @_profile_options
 @runtime.machine_options
 @click.option("--sysroot", type=click.Path(path_type=Path), help="Look at another root of /sys and /proc (a copy).")
@@ -53,6 +64,7 @@ def command(
     once: bool,
     explain: bool,
     seconds: float | None,
+    interval: float,
     profile: str,
     law: str,
     limits: tuple[str, ...],
@@ -63,21 +75,30 @@ def command(
 ) -> None:
     """Show how warm the devices are and how much work each may be given.
 
-    Without --once the table is live, until Ctrl-C. This looks and decides, and changes nothing: what a Runtime in
-    another process does is not seen here, except as load.
+    On a terminal and without --once the table is live, until Ctrl-C. With --seconds a table is printed at each interval
+    without a terminal too, and with --json a document in a line.
+
+    This looks and decides, and changes nothing: what the governor of a running program does is shown by `hetero top`.
     """
     host, devices = _machine(chain, simulate, sysroot)
     ctx.obj = (host, devices)
     if ctx.invoked_subcommand is not None:
         return
     governor = _governor(host, devices, profile, law, limits)
-    governor.tick()
-    if as_json:
+    if once:
+        seconds = 0.0
+    if as_json and seconds is None:
+        governor.tick()
         echo_json(_document(governor, devices, explain))
-    elif once or explain or not terminal().is_terminal:
-        _echo_once(governor, devices, explain)
+    elif as_json:
+        for _ in _looks(governor, interval, seconds):
+            click.echo(json.dumps(plain(_document(governor, devices, explain)), allow_nan=False))
+    elif explain or seconds == 0 or not terminal().is_interactive:
+        for number, _ in enumerate(_looks(governor, interval, seconds or 0.0)):
+            click.echo("\n" if number else "", nl=False)
+            _echo_once(governor, devices, explain)
     else:
-        _live(governor, devices, seconds)
+        _live(governor, devices, interval, seconds)
 
 
 @command.command("record")
@@ -183,16 +204,16 @@ def _parsed(limits: tuple[str, ...]) -> dict[str, dict[str, float]]:
 
 
 def _rows(governor: Governor, devices: Sequence[Device]) -> list[tuple[str, ...]]:
-    return [_row(device, governor.samples[device.name]) for device in devices]
+    return [_row(device, heat) for device in devices if (heat := heat_of(governor, device.name)) is not None]
 
 
-def _row(device: Device, sample: Sample) -> tuple[str, ...]:
-    reading, grant = sample.reading, sample.grant
-    celsius = "unknown" if reading.celsius is None else f"{reading.celsius:.1f} C"
-    source = (reading.source + ("" if reading.direct else " (proxy)")) if reading.source else "none"
-    why = f"{reading.reason}; {grant.why}" if reading.reason else grant.why
-    name, used = marked(device.name, device.simulated), "-" if sample.used is None else f"{sample.used:.0%}"
-    return (name, celsius, grant.state, f"{grant.duty:.0%}", used, source, why)
+def _row(device: Device, heat: HeatStatus) -> tuple[str, ...]:
+    from hetero.cli.panels import lane_seconds, sensor_of
+
+    celsius = "unknown" if heat.celsius is None else f"{heat.celsius:.1f} C"
+    name, used = marked(device.name, device.simulated), "-" if heat.used is None else f"{heat.used:.0%}"
+    tokens = lane_seconds(heat.tokens)
+    return (name, celsius, heat.state, f"{heat.duty:.0%}", tokens, used, sensor_of(heat), heat.why)
 
 
 def _echo_once(governor: Governor, devices: Sequence[Device], explain: bool) -> None:
@@ -216,8 +237,13 @@ def _echo_once(governor: Governor, devices: Sequence[Device], explain: bool) -> 
     told = [f"  {sensor.name}: {trip}" for sensor in governor.sensors for trip in sensor.trips]
     click.echo("\n".join(told) or "  nothing that it tells of")
     npu = any(trip.cools and "npu" in " ".join(trip.cools) for sensor in governor.sensors for trip in sensor.trips)
-    if any(device.kind == "npu" for device in devices) and not npu:
-        click.echo("  no trip point slows an NPU down (Rockchip's kernel caps its clock from 85 C without one)")
+    if any(device.kind == "npu" for device in devices) and not npu and governor.sensors:
+        click.echo(f"  no trip point slows an NPU down{_UNTOLD if _is_board(governor) else ''}")
+
+
+def _is_board(governor: Governor) -> bool:
+    """Zones of Rockchip's boards were found."""
+    return any(sensor.name in ("npu-thermal", "soc-thermal", "package-thermal") for sensor in governor.sensors)
 
 
 def _document(governor: Governor, devices: Sequence[Device], explain: bool) -> dict[str, Any]:
@@ -236,26 +262,34 @@ def _document(governor: Governor, devices: Sequence[Device], explain: bool) -> d
     return document
 
 
-def _live(governor: Governor, devices: Sequence[Device], seconds: float | None) -> None:
+def _looks(governor: Governor, interval: float, seconds: float | None) -> Iterator[None]:
+    """Tick once for each look; None goes on for ever."""
+    begun = clock()
+    while True:
+        governor.tick()
+        yield
+        if seconds is not None and clock() - begun + interval > seconds:
+            return
+        sleep(interval)
+
+
+def _live(governor: Governor, devices: Sequence[Device], interval: float, seconds: float | None) -> None:
     from rich.live import Live
-    from rich.table import Table
 
-    def table() -> Table:
-        made = Table(box=None, pad_edge=False, header_style="bold")
-        for column in _COLUMNS:
-            made.add_column(column, overflow="fold")
-        styles = {"warn": "yellow", "hot": "red", "stop": "bold red"}
-        for device in devices:
-            sample = governor.samples[device.name]
-            made.add_row(*_row(device, sample), style=styles.get(sample.grant.state, ""))
-        return made
+    from hetero.cli.panels import Panels, ascii_only
+    from hetero.cli.viewer import Warmth
 
-    end = None if seconds is None else clock() + seconds
-    with Live(table(), console=terminal(), auto_refresh=False) as live:
-        while end is None or clock() < end:
-            sleep(1.0)
-            governor.tick()
-            live.update(table(), refresh=True)
+    console = terminal()
+    went: dict[str, deque[float | None]] = {device.name: deque(maxlen=_KEPT) for device in devices}
+    with Live(console=console, auto_refresh=False) as live:
+        for _ in _looks(governor, interval, seconds):
+            warm = []
+            for device in devices:
+                heat = heat_of(governor, device.name)
+                assert heat is not None
+                went[device.name].append(heat.celsius)
+                warm.append(Warmth(device.name, device.simulated, heat, tuple(went[device.name])))
+            live.update(Panels(console.width, ascii_only(console)).machine(warm), refresh=True)
 
 
 def _turns(steps: Sequence[Step]) -> list[Step]:

@@ -257,18 +257,22 @@ class Pool:
         """The pool as it is now."""
         with self._lock:
             self._sort_in()
-            told = PoolStatistics(
-                self.name,
-                self._in_use,
-                self._idle_bytes,
-                self._high_water,
-                self._limit,
-                len(self._out),
-                self._hits,
-                self._misses,
-            )
+            told = self.glance()
         self._settle()
         return told
+
+    def glance(self) -> PoolStatistics:
+        """The pool without waiting for anybody: numbers that change meanwhile may be of different moments."""
+        return PoolStatistics(
+            self.name,
+            self._in_use,
+            self._idle_bytes,
+            self._high_water,
+            self._limit,
+            len(self._out),
+            self._hits,
+            self._misses,
+        )
 
     def __repr__(self) -> str:
         return f"<hetero.memory.Pool {self.statistics}>"

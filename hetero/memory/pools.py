@@ -93,6 +93,10 @@ class Pools:
     def __iter__(self) -> Iterator[PoolStatistics]:
         return iter([pool.statistics for pool in self._made()])
 
+    def glance(self) -> list[PoolStatistics]:
+        """As iterating gives it, without waiting for anybody who takes or gives back memory."""
+        return [pool.glance() for pool in self._made()]
+
     def __getitem__(self, name: str) -> PoolStatistics:
         if name not in self._limits:
             raise OptionError(f"no pool is called {name!r}", fix=f"known: {', '.join(self._limits)}")

@@ -115,6 +115,11 @@ class Batcher:
                 self._launch(batch)
         return member.future
 
+    @property
+    def gathering(self) -> int:
+        """How many requests wait for others to share their launch. Takes no lock."""
+        return sum(len(gathered) for gathered in list(self._open.values()))
+
     def close(self, reason: str) -> None:
         """Turn away whoever is still being gathered."""
         with self._lock:

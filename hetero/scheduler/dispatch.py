@@ -23,6 +23,7 @@ from hetero.scheduler.flight import Flight
 from hetero.scheduler.heat import freed
 from hetero.scheduler.lanes import Unit
 from hetero.scheduler.request import Request
+from hetero.scheduler.tally import Tally
 from hetero.scheduler.timers import Timers
 from hetero.scheduler.workers import Workers
 from hetero.telemetry.records import Attempt, Record, Records
@@ -100,6 +101,7 @@ class Dispatcher:
 
     Attributes:
         flights: The submitted requests that are in a call.
+        tally: What has come of the session's requests.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class Dispatcher:
         self.flights: set[Flight] = set()
         self._workers = workers
         self._timers = timers
-        self._records = records
+        self._records = self.tally = Tally(records)
         self._limits = limits
         board.later = lambda seconds, callback: timers.at(board.clock() + seconds, callback)
         for candidate in self.candidates:

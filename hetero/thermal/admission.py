@@ -50,10 +50,8 @@ class Admission:
 
     @property
     def tokens(self) -> float:
-        """Lane-seconds that may be spent now."""
-        with self._lock:
-            self._fill()
-            return self._tokens
+        """Lane-seconds that may be spent now. Takes no lock, for whoever only looks: it may be a moment old."""
+        return self._filled(self._clock())
 
     def grant(self, duty: float) -> None:
         """Another duty, from now on."""
@@ -133,9 +131,11 @@ class Admission:
 
     def _fill(self) -> None:
         now = self._clock()
+        self._tokens, self._at = self._filled(now), now
+
+    def _filled(self, now: float) -> float:
         gained = self.duty * self.lanes * max(0.0, now - self._at)
-        self._tokens = min(_BURST * self.lanes, self._tokens + gained)
-        self._at = now
+        return min(_BURST * self.lanes, self._tokens + gained)
 
     def _count(self) -> None:
         """Take in what the meters have counted."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hetero.backend import Device
-from hetero.thermal.choosing import voices_for
+from hetero.thermal.choosing import Voices, voices_for
 from hetero.thermal.readings import Belief, Reading
 from hetero.thermal.sensors import Part, Sensor, find_sensors
 from hetero.thermal.sysfs import Unreadable
@@ -94,10 +94,22 @@ class Thermometers:
         """The sensors that could speak for a device, the best first, and what is to be said of each."""
         counts = self.reading(device)[1]
         return [
-            (sensor, f"{'this one counts: ' if sensor is counts else ''}{self._problems.get(_key(sensor), voices.why)}")
+            (sensor, self._standing(sensor, voices, counts))
             for voices in self._voices[device.name]
             for sensor in voices.sensors
         ]
+
+    def _standing(self, sensor: Sensor, voices: Voices, counts: Sensor | None) -> str:
+        """What a sensor says, and why it counts or does not."""
+        celsius, problem = self._believed.get(_key(sensor)), self._problems.get(_key(sensor), "")
+        said = "" if celsius is None else f"{celsius:.1f} C; "
+        if sensor is counts:
+            return f"{said}this one counts: {problem or voices.why}"
+        if problem or counts is None:
+            return said + (problem or voices.why)
+        if counts in voices.sensors:
+            return f"{said}as near as {counts.name}, and not warmer"
+        return f"{said}for when {counts.name} is lost: in the {sensor.part.upper()}, further away"
 
     def _find(self, now: float) -> None:
         """Drivers are loaded late and come back under another number."""

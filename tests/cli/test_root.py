@@ -31,6 +31,7 @@ COMMANDS = (
     "transcribe",
     "trace",
     "thermal",
+    "top",
     "compile",
     "kernels",
     "models",

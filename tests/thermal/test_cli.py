@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import hetero
 from hetero.cli import thermal
@@ -49,11 +52,61 @@ def test_explain_says_which_sensor_counts_and_what_the_kernel_does(line: Line, b
     box("rk3568")
     line.backends = [reference("rknn", "npu")]
     output = line("thermal", "--explain").stdout
-    assert "soc-thermal: this one counts: a proxy: it sits in the SOC, the nearest there is" in output
+    soc = next(row for row in output.splitlines() if row.startswith("  soc-thermal: ") and "counts" in row)
+    assert soc.endswith(" C; this one counts: a proxy: it sits in the SOC, the nearest there is")
+    assert " C; for when soc-thermal is lost: in the GPU, further away" in output
     assert "soc-thermal: 85 C (passive): slows thermal-cpufreq-0, thermal-cpufreq-1" in output
     assert "no trip point slows an NPU down" in output
     assert "rknn: warn 80 C, maximum 85 C, stop 88 C" in output
     assert "power: unknown; platform profile: none" in output
+
+
+def test_of_equal_sensors_the_warmest_counts_and_the_others_say_so(line: Line, box: Box) -> None:  # noqa: F811
+    box("rk3588")
+    line.backends = [reference("cpu")]
+    output = line("thermal", "--explain").stdout
+    assert " C; as near as bigcore0-thermal, and not warmer" in output
+
+
+def test_what_rockchips_kernel_does_is_told_of_rockchips_boards_alone(line: Line, box: Box) -> None:  # noqa: F811
+    line.backends = [reference("xrt", "npu")]
+    box("phoenix")
+    output = line("thermal", "--explain").stdout
+    assert "no trip point slows an NPU down\n" in output
+    assert "Rockchip" not in output
+
+
+def test_with_seconds_it_goes_on_without_a_terminal(line: Line, box: Box) -> None:  # noqa: F811
+    machine = box("rk3588")
+    begun = machine.clock()
+    assert line("thermal", "--seconds", 3, "--interval", 1).stdout.count("device  temperature") == 4
+    assert machine.clock() - begun == 3
+    lines = line("thermal", "--seconds", 2, "--json").stdout.splitlines()
+    assert [json.loads(text)["profile"] for text in lines] == ["default"] * 3
+
+
+def test_on_a_terminal_the_table_is_live_and_draws_how_temperatures_went(
+    line: Line,  # noqa: F811
+    box: Box,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = box("rk3588", ambient=45.0)
+    machine.duty[0] = 1.0
+    line.backends = [reference("rknn", "npu", lanes=3)]
+    out = io.StringIO()
+    terminal = Console(file=out, width=100, height=20, force_terminal=True, force_interactive=True)
+    monkeypatch.setattr(thermal, "terminal", lambda: terminal)
+    assert line("thermal", "--seconds", 30, "--interval", 1).exit_code == 0
+    last = next(text for text in reversed(out.getvalue().splitlines()) if "rknn" in text)
+    assert machine.clock() == 30
+    assert re.search(r" C  [▁▂▃▄▅▆▇█]{16}  ", last)
+
+
+def test_the_table_tells_the_tokens(line: Line, box: Box) -> None:  # noqa: F811
+    box("rk3588")
+    line.backends = [reference("rknn", "npu", lanes=3)]
+    heading, row = line("thermal", "--once").stdout.splitlines()
+    assert row[heading.index("tokens") :].startswith("1.50 s")
 
 
 def test_a_machine_without_any_sensor_says_so(line: Line, box: Box) -> None:  # noqa: F811
