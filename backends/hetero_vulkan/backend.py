@@ -14,9 +14,8 @@ from hetero_vulkan.choosing import VARIABLE, Choice, check_kernel, choose, find_
 from hetero_vulkan.device import MOST_LANES
 from hetero_vulkan.holder import DeviceHolder
 from hetero_vulkan.instance import Instance
-from hetero_vulkan.onnx_program import load_onnx
 from hetero_vulkan.physical import Physical
-from hetero_vulkan.storage import PRECISIONS
+from hetero_vulkan.precision import PRECISIONS
 
 _SORTS = {"discrete": "graphics card", "integrated": "integrated GPU", "virtual": "virtual GPU", "cpu": "software"}
 
@@ -100,6 +99,9 @@ class VulkanBackend(Backend):
 
     def load(self, program: Program, device: Device, options: Mapping[str, Any]) -> Executable:
         """See `Backend.load`."""
+        # All of the executor: a Runtime that only looks for devices need not wait for it.
+        from hetero_vulkan.onnx_program import load_onnx
+
         defaults = {option.name: option.default for option in self.options}
         chosen = {name: defaults[name] if value is None else value for name, value in options.items()}
         return load_onnx(program, self.holder(device), self.host.cache / "vulkan", {**defaults, **chosen})

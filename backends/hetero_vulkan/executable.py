@@ -17,7 +17,7 @@ from hetero_vulkan.limits import Novelty, patience_of
 from hetero_vulkan.ops.tensors import Kind
 from hetero_vulkan.ops.tuning import Tunings
 from hetero_vulkan.plan import Plan
-from hetero_vulkan.storage import FP32, Precision
+from hetero_vulkan.precision import FP32, Precision
 from hetero_vulkan.weights import Weights
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]

@@ -21,7 +21,8 @@ from hetero_vulkan.nodes import claims
 from hetero_vulkan.nodes.elementwise import FUSED
 from hetero_vulkan.ops.tuning import tunings
 from hetero_vulkan.physical import Physical
-from hetero_vulkan.storage import FP32, HALF, HALF_COSINE, PRECISIONS
+from hetero_vulkan.precision import FP32, HALF_COSINE, PRECISIONS
+from hetero_vulkan.storage import HALF
 from hetero_vulkan.telling import told_of_storage
 
 _MOST_COST = {"integrated": 2e10, "virtual": 2e10, "discrete": 2e11}

@@ -22,7 +22,8 @@ from hetero_vulkan.nodes import Lowering
 from hetero_vulkan.nodes.lowering import ALIGNMENT
 from hetero_vulkan.ops.tensors import Tensor
 from hetero_vulkan.ops.tuning import Tunings
-from hetero_vulkan.storage import FLOAT, FP32, HALF, Precision, bytes_of, computed, kind_of_matrix, stored, tensor_of
+from hetero_vulkan.precision import FP32, Precision
+from hetero_vulkan.storage import FLOAT, HALF, bytes_of, computed, kind_of_matrix, stored, tensor_of
 from hetero_vulkan.warming import warm_up
 from hetero_vulkan.weights import Matrix, Weights
 

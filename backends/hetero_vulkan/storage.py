@@ -1,9 +1,9 @@
-"""How many bits a program's numbers have on a device: what can be asked for, and what it makes of a graph's values."""
+"""What a precision makes of a graph's values: how many bits each of them has on a device."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,47 +14,12 @@ from hetero.graph.node import ValueType
 from hetero.tensors import Array
 from hetero_vulkan.buffers import Buffer
 from hetero_vulkan.ops.tensors import Kind, Tensor
+from hetero_vulkan.precision import Precision
 
 FLOAT, HALF, INT, BOOL, LONG = (np.dtype(kind) for kind in ("float32", "float16", "int32", "bool", "int64"))
 
-HALF_COSINE = 0.999
-"""With the CPU's answer: what fp16 reaches where a network amplifies roundings in a few places."""
-
 GREATEST_HALF = 65504.0
 """What is finite and beyond it is stored as this number."""
-
-
-@dataclass(frozen=True)
-class Precision:
-    """How numbers are stored; sums are of float32 whatever it is.
-
-    Attributes:
-        name: As the option `precision` has it.
-        values: Of values in between, and of constants that are no vectors.
-        weights: Of known matrices of products.
-        min_cosine: As `Executable.min_cosine`; None: every number is near the CPU's, as a share of the largest.
-        meaning: In words.
-    """
-
-    name: str
-    values: Kind = "f32"
-    weights: Kind = "f32"
-    min_cosine: float | None = None
-    meaning: str = "float32"
-
-
-PRECISIONS = {
-    precision.name: precision
-    for precision in (
-        Precision("fp32"),
-        Precision("fp16", "f16", "f16", HALF_COSINE, "values and weights in fp16"),
-        Precision("int8", "f32", "i8", 0.99, "matrices in int8, a scale for each column; values in fp32"),
-        Precision("int8-fp16", "f16", "i8", 0.99, "matrices in int8, a scale for each column; the rest in fp16"),
-    )
-}
-"""By name, the default first."""
-
-FP32 = PRECISIONS["fp32"]
 
 _WORDS = {"float32": 1, "int32": 1, "uint32": 1, "bool": 1, "int64": 2, "uint64": 2, "float64": 2}
 

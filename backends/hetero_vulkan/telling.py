@@ -7,7 +7,8 @@ from collections import Counter
 from hetero.graph.partition import Partition
 from hetero_vulkan.executable import GraphExecutable, Shapes
 from hetero_vulkan.ops.tensors import Kind
-from hetero_vulkan.storage import GREATEST_HALF, HALF, Precision
+from hetero_vulkan.precision import Precision
+from hetero_vulkan.storage import GREATEST_HALF, HALF
 
 _NAMES: dict[Kind, str] = {"f32": "fp32", "f16": "fp16", "i8": "int8", "i32": "whole numbers"}
 

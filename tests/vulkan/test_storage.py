@@ -27,7 +27,8 @@ from hetero_vulkan.nodes.elementwise import FUSED
 from hetero_vulkan.nodes.lowering import Lowering
 from hetero_vulkan.onnx_program import load_onnx
 from hetero_vulkan.ops.tensors import Tensor
-from hetero_vulkan.storage import PRECISIONS, computed, halves, kind_of_matrix, quantised, stored, tensor_of
+from hetero_vulkan.precision import PRECISIONS
+from hetero_vulkan.storage import computed, halves, kind_of_matrix, quantised, stored, tensor_of
 from hetero_vulkan.weights import Matrix
 from tests.models import save, tensor
 from tests.vulkan.machine import Faults, Machine, with_matrices

@@ -22,14 +22,13 @@ from hetero_vulkan.ops.packing import Packed, packed_shape
 from hetero_vulkan.ops.scan import FLAG_WORDS
 from hetero_vulkan.ops.tensors import Kind, Tensor, words
 from hetero_vulkan.ops.tuning import Tunings
+from hetero_vulkan.precision import FP32, Precision
 from hetero_vulkan.storage import (
     BOOL,
     FLOAT,
-    FP32,
     HALF,
     INT,
     LONG,
-    Precision,
     bytes_of,
     computed,
     kind_of_matrix,
