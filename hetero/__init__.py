@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hetero.session import Result, Session
     from hetero.telemetry.records import Attempt, Record
     from hetero.tensors import TensorSpec
+    from hetero.thermal.settings import ThermalSettings
 
     __version__: str
 
@@ -47,6 +48,7 @@ __all__ = [
     "Runtime",
     "Session",
     "TensorSpec",
+    "ThermalSettings",
     "Ticket",
     "Unavailable",
     "Unsupported",
@@ -73,6 +75,7 @@ _LATE = {
     "Runtime": "hetero.runtime",
     "Session": "hetero.session",
     "TensorSpec": "hetero.tensors",
+    "ThermalSettings": "hetero.thermal.settings",
     "Ticket": "hetero.backend",
     "Unavailable": "hetero.errors",
     "Unsupported": "hetero.errors",

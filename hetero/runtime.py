@@ -35,17 +35,21 @@ from hetero.scheduler.canary import TOLERANCE, Canary, make_canary
 from hetero.scheduler.candidate import Candidate
 from hetero.scheduler.costs import CostModel
 from hetero.scheduler.dispatch import Dispatcher, Fallback, Limits, load_first
+from hetero.scheduler.heat import Heat
 from hetero.scheduler.policy import POLICIES, Exploring, Owned, Policy, find_policy
 from hetero.scheduler.timers import Timers
 from hetero.scheduler.verify import Verifier
 from hetero.scheduler.workers import Workers
 from hetero.session import Session
 from hetero.telemetry.records import Attempt, LoadRecord, Records
+from hetero.thermal.settings import Thermal, settings_of
+from hetero.thermal.watching import Watch
 
 if TYPE_CHECKING:
     from hetero.compiling.build import Compiled
     from hetero.compiling.samples import Source as Samples
     from hetero.compiling.shapes import Given
+    from hetero.thermal.governor import Governor
 
 _log = logging.getLogger(__name__)
 
@@ -72,9 +76,13 @@ class Runtime:
         learn: Keep what runs have cost in the cache folder, for the policies' next choice.
         power: The power mode of the devices that have some, or a profile, until the Runtime is closed: `balanced`,
             `burst`; see `hetero.power`. What a device refuses is logged, and told by the attribute `power`.
-        clock: Seconds, for tests: timers then fire only in `timers.run_due()`.
+        thermal: Keep devices from getting too hot: whether (True: as `HETERO_THERMAL` has it), the name of a profile,
+            or `ThermalSettings`. See the page on heat.
+        clock: Seconds, for tests: timers then fire only in `timers.run_due()`, and temperatures are read only in
+            `governor.tick()`.
 
     Attributes:
+        thermal: The settings in force; None where heat is not looked at.
         host: The machine looked at.
         records: Of finished requests and loads.
         timers: Deadlines and time-outs.
@@ -97,6 +105,7 @@ class Runtime:
         memory_limit: int | Mapping[str, int] | None = None,
         learn: bool = True,
         power: str | None = None,
+        thermal: Thermal = True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if power is not None:
@@ -116,6 +125,10 @@ class Runtime:
         self._clock = clock
         self._costs = CostModel(host.cache / "costs.json" if learn else None)
         self._closed = ""
+        self.thermal = settings_of(thermal, host.environ)
+        self._watch = None
+        if self.thermal is not None:
+            self._watch = Watch(host, self.devices, self.thermal, clock, self.timers.at)
         self._power = PowerModes(host, [(machine.backends[name], device) for name, device in machine.present])
         _live.add(self)
         if power is not None:
@@ -145,6 +158,11 @@ class Runtime:
     def memory(self) -> Pools:
         """The pools of buffers: how much is in use, idle, and the most there ever was in use."""
         return self._memory
+
+    @property
+    def governor(self) -> Governor | None:
+        """What keeps the devices from getting too hot; None where heat is not looked at."""
+        return self._watch.governor if self._watch is not None else None
 
     @property
     def power(self) -> PowerModes:
@@ -275,6 +293,8 @@ class Runtime:
                 fix="export it with a dynamic first dimension, or leave batch= out",
             )
         candidates = self._candidates(program, self._machine.check_options(options or {}), device)
+        if self._watch is not None:
+            self._look_after(self._watch, candidates)
         for candidate in candidates:
             candidate.patience = None if timeout is None else _FIRST_RUN * timeout
         try:
@@ -298,6 +318,8 @@ class Runtime:
             raise
         board = Board(chosen, max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes, clock=self._clock)
         dispatcher = Dispatcher(candidates, board, self._workers, self.timers, self.records, limits)
+        if self._watch is not None:
+            self._watch.listen(dispatcher)
         if verify and candidates[-1].ready and len(candidates) > 1:
             verifier = Verifier(candidates[-1], verify, self._workers, program.tolerance or TOLERANCE)
             for candidate in candidates[:-1]:
@@ -393,6 +415,8 @@ class Runtime:
         for session in sessions:
             session.close(timeout)
         self.timers.close()
+        if self._watch is not None:
+            self._watch.close(timeout)
         self._workers.close(timeout)
         self._costs.save()
         self._memory.close()
@@ -434,7 +458,16 @@ class Runtime:
         for session in list(self._sessions):
             session._forked(self._closed)
         self._memory.abandon()
+        if self._watch is not None:
+            self._watch.abandon()
         _kept_after_fork.append(self)
+
+    @staticmethod
+    def _look_after(watch: Watch, candidates: Iterable[Candidate]) -> None:
+        watched = watch.start()
+        for candidate in candidates:
+            if candidate.name in watched:
+                candidate.heat = Heat(watch.governor, candidate.name)
 
     def _candidates(self, program: Program, options: Options, wanted: str | Sequence[str] | None) -> list[Candidate]:
         chain = self._machine.chain if wanted is None else self._machine.wanted(wanted)

@@ -53,6 +53,7 @@ class _Member:
         self.rows = next(iter(request.inputs.values())).shape[0]
         self.future = RequestFuture(lambda: False, lambda: leave(self))
         self.timer: Timer | None = None
+        self.batch: Request | None = None
         self.ended = False
 
 
@@ -171,7 +172,10 @@ class Batcher:
             forbid_fallback=first.forbid_fallback,
             owner=first.owner,
             recorded=False,
+            answer_by=min((m.request.deadline for m in members if m.request.deadline is not None), default=None),
         )
+        for member in members:
+            member.batch = batch
         try:
             future = self._dispatcher.submit(batch, dict)
         except Exception as error:
@@ -205,6 +209,9 @@ class Batcher:
         launched.clear()  # the future keeps it, and its error the future
         error = future.exception()
         attempts = batch.record.attempts
+        for member in members:
+            member.batch = None
+            member.request.record.heat.extend(batch.record.heat)
         if error is not None:
             if len(members) == 1 or isinstance(error, ClosedError):
                 for member in members:

@@ -3,6 +3,7 @@
 All lanes of all devices hang on one board. A free lane is taken without waking anybody. A request that has to wait is
 queued for the device that the policy plans for it, or for whichever is free first; a lane that is given back goes
 straight to the request whose turn it is, and a device with nothing queued helps out where it would end one sooner.
+Heat may hold a request back, or send it elsewhere than the policy did; see `heat`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from hetero.backend import Call
 from hetero.errors import ClosedError, QueueFull
+from hetero.scheduler import heat
 
 if TYPE_CHECKING:
     from hetero.scheduler.candidate import Candidate
@@ -132,6 +134,8 @@ class Board:
 
     def give_back(self, candidate: Candidate, call: Call) -> None:
         """A lane is free again. Takes no lock while nobody waits."""
+        if candidate.heat is not None:
+            candidate.heat.ended(call, 0.0)  # of a call that has not begun after all
         candidate.lanes.give_back(call)
         if self.waiting:
             with self._room:
@@ -140,17 +144,35 @@ class Board:
 
     def changed(self, candidate: Candidate) -> None:
         """A candidate became usable, or is no longer: plan anew for those who wait."""
+
+        def prepare(request: Request) -> None:
+            # Whoever was to be asked for want of a better one may have hung meanwhile, or have company.
+            request.forced = None
+            if candidate.usable and candidate not in request.failed:
+                # It was passed over when the request came; now it may have it.
+                request.tried.discard(candidate)
+
+        self._plan_anew(prepare)
+
+    def heat_changed(self) -> None:
+        """The governor has looked at the temperatures: plan anew for those who wait, if heat has a part in that."""
+        with self._room:
+            concerned = any(
+                request.held_since is not None or any(candidate.hot for candidate in request.candidates)
+                for queue in self._queues.values()
+                for request in queue
+            )
+        if concerned:
+            self._plan_anew(lambda request: None)
+
+    def _plan_anew(self, prepare: Callable[[Request], None]) -> None:
         stranded: list[Request] = []
         with self._room:
             waiting = sorted(request for queue in self._queues.values() for request in queue)
             self._queues.clear()
             for request in waiting:
                 self._unplan(request)
-                # Whoever was to be asked for want of a better one may have hung meanwhile, or have company.
-                request.forced = None
-                if candidate.usable and candidate not in request.failed:
-                    # It was passed over when the request came; now it may have it.
-                    request.tried.discard(candidate)
+                prepare(request)
             ready: list[tuple[Request, Assignment]] = []
             for request in waiting:
                 assignment = self._assign(request)
@@ -165,6 +187,7 @@ class Board:
                     stranded.append(request)
                 else:
                     bisect.insort(self._queues.setdefault(request.planned, []), request)
+                    self._hold(request)
             self._room.notify_all()
         _tell(ready, stranded)
 
@@ -196,10 +219,12 @@ class Board:
         if chosen is None and self.policy.prefers_first and not request.tried and first.usable and first.idle:
             chosen = first
         if chosen is None:
-            options = [c for c in request.candidates if c.usable and c not in request.tried]
-            chosen = self.policy.choose(request, options, self.clock())
-        call = chosen.take() if chosen is not None and may_take else None
+            chosen = self.policy.choose(request, _usable(request), self.clock())
+        chosen, held = self._after_heat(request, chosen)
+        call = chosen.take() if chosen is not None and may_take and not held else None
         if chosen is not None and call is not None:
+            if request.held_since is not None:
+                heat.freed(request, self.clock())
             return chosen, call
         request.planned = chosen
         if chosen is not None:
@@ -207,9 +232,25 @@ class Board:
             chosen.backlog += request.planned_seconds
         return None
 
+    def _after_heat(self, request: Request, chosen: Candidate | None) -> tuple[Candidate | None, bool]:
+        """The policy's choice, or where heat sends the request; and whether heat holds it back there."""
+        if chosen is None:
+            stopped = [c for c in request.candidates if c.usable and c not in request.tried and c.stopped]
+            # Whoever waits for any device waits for none where all are stopped.
+            chosen = stopped[0] if stopped and len(stopped) == len(_usable(request)) else None
+        if chosen is None or not chosen.hot:
+            return chosen, False
+        options = [chosen] if request.forced is not None else _usable(request)
+        return heat.settle(request, chosen, options, self.clock())
+
     def _hopeless(self, request: Request) -> bool:
-        """Nobody is left whose lane it could get."""
-        return request.forced is None and not any(c.usable and c not in request.tried for c in request.candidates)
+        """Nobody is left whose lane it could get; or heat stops them all, and another one can be loaded."""
+        if request.forced is not None:
+            return False
+        usable = _usable(request)
+        return all(c.stopped and not heat.is_last_resort(request, c) for c in usable) and (
+            not usable or any(c.loadable and c not in request.tried for c in request.candidates)
+        )
 
     def _serve(self, candidate: Candidate) -> list[tuple[Request, Assignment]]:
         ready: list[tuple[Request, Assignment]] = []
@@ -224,11 +265,15 @@ class Board:
             found = self._next_for(candidate) or self._help_out(candidate)
             if found is None:
                 candidate.lanes.give_back(call)
+                if candidate.hot:
+                    self._look_again(candidate)
                 return ready
-            candidate.begins(call)
             queue, place = found
             request = queue[place]
             self._remove(queue, place)
+            if request.held_since is not None or candidate.hot:
+                heat.begins(request, candidate, self.clock())
+            candidate.begins(call)
             ready.append((request, (candidate, call)))
 
     def _refuse_paced(self, request: Request) -> None:
@@ -248,6 +293,24 @@ class Board:
         for candidate in request.candidates:
             if candidate.pace is not None and candidate.free:
                 self._serve_later(candidate)
+        if request.held_since is not None and request.planned is not None:
+            self._look_again(request.planned)
+
+    def _look_again(self, candidate: Candidate) -> None:
+        """Serve a device again when heat lets the next of those who wait for it begin."""
+        if candidate in self._held:
+            return
+        now = self.clock()
+        times = [
+            heat.look_again_in(request, candidate, now)
+            for key in (candidate, None)
+            for request in self._queues.get(key, [])
+            if _may_take(candidate, request)
+        ]
+        seconds = min((time for time in times if time is not None), default=None)
+        if seconds is not None:
+            self._held.add(candidate)
+            self.later(seconds, functools.partial(self._serve_held, candidate))
 
     def _serve_later(self, candidate: Candidate) -> None:
         seconds = candidate.paced
@@ -266,7 +329,7 @@ class Board:
         best: tuple[list[Request], int] | None = None
         for key in (candidate, None):
             queue = self._queues.get(key, [])
-            place = next((i for i, request in enumerate(queue) if _may_take(candidate, request)), None)
+            place = next((i for i, request in enumerate(queue) if self._may_begin(candidate, request)), None)
             if place is not None and (best is None or queue[place] < best[0][best[1]]):
                 best = queue, place
         return best
@@ -284,10 +347,15 @@ class Board:
                 request = queue[place]
                 if candidate not in request.candidates or candidate in request.tried:
                     continue
+                if candidate.hot and not candidate.admits(request):
+                    continue
                 here, there = candidate.expected(request), other.wait(now)
                 if here is not None and there is not None and here < there:
                     return queue, place
         return None
+
+    def _may_begin(self, candidate: Candidate, request: Request) -> bool:
+        return _may_take(candidate, request) and (not candidate.hot or candidate.admits(request))
 
     def _remove(self, queue: list[Request], place: int) -> None:
         request = queue.pop(place)
@@ -304,6 +372,10 @@ class Board:
     def _fits(self, nbytes: int) -> bool:
         # A request that is larger than the bound may wait alone, else it could never run.
         return self.waiting < self._max_waiting and (not self.waiting or self._bytes + nbytes <= self._max_bytes)
+
+
+def _usable(request: Request) -> list[Candidate]:
+    return [candidate for candidate in request.candidates if candidate.usable and candidate not in request.tried]
 
 
 def _may_take(candidate: Candidate, request: Request) -> bool:

@@ -26,6 +26,7 @@ from hetero.scheduler.canary import Canary
 from hetero.scheduler.costs import CostModel
 from hetero.scheduler.examine import ask_again, ask_units
 from hetero.scheduler.expectations import Expectations
+from hetero.scheduler.heat import Heat, admits
 from hetero.scheduler.lanes import Lanes, Unit
 from hetero.scheduler.polling import run_polled
 from hetero.scheduler.reasons import reason_of
@@ -70,6 +71,7 @@ class Candidate:
         lanes: Its lanes and the health of the units they run on.
         free: Calls whose lane is free.
         pace: When calls may begin; None for whenever a lane is free.
+        heat: Its heat; None where nobody looks after that.
         patience: Seconds that each canary may take at load; None for as long as it takes.
         backlog: Seconds of work that is planned for it and waits.
     """
@@ -103,6 +105,7 @@ class Candidate:
         self.loaded: Callable[[Attempt], None] = lambda attempt: None
         self.give_back: Callable[[Call], None] = self.lanes.give_back
         self.pace: Pace | None = None
+        self.heat: Heat | None = None
         self.patience: float | None = None
         self.backlog = 0.0
         self.canary: Callable[[int], Canary | None] = lambda rows: None
@@ -153,6 +156,29 @@ class Candidate:
         """Seconds for which its pace holds a call back."""
         return 0.0 if self.pace is None else max(0.0, self.pace.due_in())
 
+    @property
+    def hot(self) -> bool:
+        """Heat takes something away from it."""
+        return self.heat is not None and self.heat.hot
+
+    @property
+    def stopped(self) -> bool:
+        """Heat lets nothing begin on it."""
+        return self.heat is not None and self.heat.stopped
+
+    @property
+    def headroom(self) -> float:
+        """How much of it heat lets work, 0 to 1."""
+        return 1.0 if self.heat is None else self.heat.headroom
+
+    def admits(self, request: Request) -> bool:
+        """Whether heat lets a request begin here now."""
+        return admits(request, self, self._clock())
+
+    def held(self, request: Request) -> float:
+        """Seconds for which heat would hold a request back here; infinite at a stop, 0 where its deadline presses."""
+        return 0.0 if self.heat is None or self.admits(request) else self.heat.due_in
+
     def take(self) -> Call | None:
         """A lane on which a call begins now; None when none is free, or it is too soon."""
         if self.pace is not None and self.pace.due_in() > 0:
@@ -167,6 +193,8 @@ class Candidate:
         call.number = self.lanes.next_number()
         if self.pace is not None:
             self.pace.began()
+        if self.heat is not None:
+            self.heat.began(call)
 
     def load(self) -> Attempt | None:
         """Load the program, once, and tell of it; as `_load_once`, which does it."""
@@ -251,7 +279,9 @@ class Candidate:
         call.cancelled = False
         call.turn += 1
         started = call.started = clock()
+        heat = self.heat
         call.copy_seconds = verify_seconds = 0.0
+        seconds = -1.0
         try:
             outputs = run(inputs, call)
             seconds = clock() - started
@@ -276,6 +306,8 @@ class Candidate:
             self.failed(error, clock() - started, attempts, call, get_ident())
             return None
         finally:
+            if heat is not None:
+                heat.ended(call, seconds if seconds >= 0 else clock() - started)
             call.started = 0.0
             call.options = NO_OPTIONS
             if self._cancelling:
@@ -283,6 +315,8 @@ class Candidate:
                     pass
         self.lanes.succeeded(call)
         self.expects.learn(inputs, seconds)
+        if heat is not None and heat.guesses:
+            heat.answered(self.expects.last_shapes, seconds, self.expects.typical_seconds)
         attempts.append(
             Attempt(
                 self.name,
@@ -349,7 +383,9 @@ class Candidate:
         if canary is None or run is None:
             return
         call.turn += 1
-        call.started = self._clock()
+        started = call.started = self._clock()
+        if self.heat is not None:
+            self.heat.began(call)
         try:
             outputs = run(canary.inputs, call)
             self._signature.check_outputs(outputs)
@@ -357,12 +393,16 @@ class Candidate:
         except Unsupported as error:
             _log.info("%s cannot be asked the canary: %s", self.name, error.problem)
         finally:
+            if self.heat is not None:
+                self.heat.ended(call, self._clock() - started)
             call.started = 0.0
 
     def failed(
         self, error: Exception, seconds: float, attempts: list[Attempt], call: Call | None = None, thread: int = 0
     ) -> None:
         """Note a failure of the device in the record and in the breaker."""
+        if call is not None and self.heat is not None:
+            self.heat.ended(call, seconds)  # one that hangs may never come back to tell
         reason = reason_of(error)
         told = reason if call is None else self.lanes.unit_of(call).told(reason)
         attempt = self.attempt("run", "failed", told, seconds, call, thread)
@@ -378,10 +418,15 @@ class Candidate:
             if call is not None:
                 self.give_back(call)
             raise ClosedError("the device is not ready")
+        started = self._clock()
+        if self.heat is not None:
+            self.heat.began(call)
         try:
             outputs = run(inputs, call)
             self._signature.check_outputs(outputs)
         finally:
+            if self.heat is not None:
+                self.heat.ended(call, self._clock() - started)
             self.give_back(call)
         return outputs
 

@@ -20,6 +20,7 @@ from hetero.errors import AllDevicesFailed, ClosedError, FallbackForbidden, Opti
 from hetero.scheduler.board import Assignment, Board
 from hetero.scheduler.candidate import Candidate
 from hetero.scheduler.flight import Flight
+from hetero.scheduler.heat import freed
 from hetero.scheduler.lanes import Unit
 from hetero.scheduler.request import Request
 from hetero.scheduler.timers import Timers
@@ -131,12 +132,21 @@ class Dispatcher:
             The outputs; None when the request has to go the long way, with what the first candidate did in its record.
         """
         first = self.candidates[0]
-        if not self._first_is_best or self.board.waiting or not first.usable or first.pace is not None:
+        heat = first.heat
+        if (
+            not self._first_is_best
+            or self.board.waiting
+            or not first.usable
+            or first.pace is not None
+            or (heat is not None and heat.hot)
+        ):
             return None
         call = first.lanes.take()
         if call is None:
             return None
         call.number = first.lanes.next_number()
+        if heat is not None:
+            heat.began(call)
         clock = self.board.clock
         started = record.arrived = clock()
         try:
@@ -229,10 +239,17 @@ class Dispatcher:
                 if not every:
                     return
 
+    def heat_changed(self) -> None:
+        """The governor has looked at the temperatures: others may have their turn now."""
+        if self.board.waiting:
+            self.board.heat_changed()
+        if self._sick:
+            self.check_health()
+
     def check_health(self) -> None:
         """Send a canary to each candidate, or unit of one, whose pause is over."""
         for candidate in list(self._sick):
-            if candidate.ready:
+            if candidate.ready and not candidate.stopped:
                 for unit in candidate.lanes.due():
                     self._workers.do(functools.partial(self._canary, candidate, unit))
 
@@ -246,19 +263,27 @@ class Dispatcher:
         """
         if self._sick:
             self.check_health()
-        elif not request.tried and request.candidates[0].usable:
+        elif not request.tried and request.candidates[0].usable and not request.candidates[0].stopped:
             return
+        stopped = False
         for candidate in request.candidates:
             if candidate in request.tried:
                 continue
-            if candidate.loadable and not any(c.usable and c not in request.tried for c in request.candidates):
+            if candidate.loadable and not any(
+                c.usable and not c.stopped and c not in request.tried for c in request.candidates
+            ):
                 candidate.load()
             if candidate.usable:
-                return
+                if not candidate.stopped:
+                    return
+                stopped = True
+                continue
             reason = candidate.shut_out()
             if reason is not None:
                 request.tried.add(candidate)
                 request.record.attempts.append(reason)
+        if stopped:
+            return
         # Rather the last device standing, though it failed a moment ago, than no answer; a hung one would take longer.
         for candidate in request.candidates:
             if candidate not in request.failed and candidate.ready and not candidate.lanes.hung:
@@ -331,6 +356,8 @@ class Dispatcher:
     def finish(self, request: Request, error: BaseException | None) -> None:
         """Close a request's record."""
         record = request.record
+        if request.held_since is not None:
+            freed(request, self.board.clock())
         record.total_seconds = self.board.clock() - request.arrived
         at_work = 0.0
         for attempt in record.attempts:

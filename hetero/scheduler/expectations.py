@@ -49,6 +49,11 @@ class Expectations:
         return self._last[1].median if self._last is not None else None
 
     @property
+    def last_shapes(self) -> Shapes:
+        """Of the last run; empty before the first."""
+        return self._last[0] if self._last is not None else ()
+
+    @property
     def typical_energy(self) -> Energy | None:
         """Of a run of the last shapes; None before the first, and when it is unknown."""
         return self.energy(self._last[0]) if self._last is not None else None

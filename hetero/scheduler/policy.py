@@ -64,7 +64,17 @@ class View(Protocol):
 
     @property
     def idle(self) -> bool:
-        """It has a free lane."""
+        """It has a free lane, whatever heat says."""
+
+    @property
+    def headroom(self) -> float:
+        """How much of it heat lets work: 1 for all, 0 where nothing may begin."""
+
+    def admits(self, request: Request) -> bool:
+        """Whether heat lets the request begin on it now. A choice that it does not is dealt with as `on_hot` says."""
+
+    def held(self, request: Request) -> float:
+        """Seconds for which heat would hold the request back on it; infinite where nothing may begin."""
 
     def expected(self, request: Request) -> float | None:
         """Seconds that the request is expected to take on it, learned from earlier runs; None when nothing is known."""
@@ -133,7 +143,10 @@ class Chain:
 
 
 class Fastest:
-    """The earliest predicted finish. A device of which nothing is known is tried first, so that something is."""
+    """The earliest predicted finish, what heat makes it wait included.
+
+    A device of which nothing is known is tried first, so that something is.
+    """
 
     name = "fastest"
     prefers_first = False
@@ -144,8 +157,8 @@ class Fastest:
         """See `Policy.choose`."""
         best: tuple[float, C] | None = None
         for candidate in options:
-            cost, wait = candidate.expected(request), 0.0 if candidate.idle else candidate.wait(now)
-            if candidate.idle and cost is None:
+            cost, wait = candidate.expected(request), _wait(candidate, request, now)
+            if candidate.idle and cost is None and candidate.admits(request):
                 return candidate
             if cost is not None and wait is not None and (best is None or wait + cost < best[0]):
                 best = (wait + cost, candidate)
@@ -153,7 +166,10 @@ class Fastest:
 
 
 class Throughput:
-    """Whoever is free takes the next request; among several, the quickest. No device is idle while a request waits."""
+    """Whoever is free takes the next request; among several, the quickest.
+
+    No device is idle while a request waits, but for heat.
+    """
 
     name = "throughput"
     prefers_first = False
@@ -162,7 +178,7 @@ class Throughput:
 
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
         """See `Policy.choose`."""
-        idle = [candidate for candidate in options if candidate.idle]
+        idle = [candidate for candidate in options if candidate.idle and candidate.admits(request)]
         return min(idle, key=lambda candidate: candidate.expected(request) or 0.0, default=None)
 
 
@@ -183,7 +199,7 @@ class Efficiency:
         left = None if request.deadline is None else request.deadline - now
         best: tuple[float, C] | None = None
         for candidate in options:
-            cost, wait = candidate.expected(request), 0.0 if candidate.idle else candidate.wait(now)
+            cost, wait = candidate.expected(request), _wait(candidate, request, now)
             joules = candidate.joules(request)
             if joules is None:
                 if cost is None and candidate.watts is not None and candidate.idle:
@@ -217,10 +233,16 @@ class Exploring:
     def choose(self, request: Request, options: Sequence[C], now: float) -> C | None:
         """See `Policy.choose`."""
         if self._draw() < self._share:
-            idle = [candidate for candidate in options if candidate.idle]
+            idle = [candidate for candidate in options if candidate.idle and candidate.admits(request)]
             if idle:
                 return min(idle, key=lambda candidate: candidate.runs(request))
         return self._policy.choose(request, options, now)
+
+
+def _wait(candidate: View, request: Request, now: float) -> float | None:
+    """Seconds until the request could begin on a device; None when nothing is known."""
+    wait = 0.0 if candidate.idle else candidate.wait(now)
+    return None if wait is None else max(wait, candidate.held(request))
 
 
 _FASTEST = Fastest()

@@ -29,6 +29,7 @@ class Request:
         arrived: When it came, on the scheduler's clock.
         priority: Higher goes first; one step is worth the board's `ageing` seconds of waiting.
         deadline: When the answer stops being of use, on the scheduler's clock; None for never.
+        answer_by: The deadline that counts where heat would hold it back; of a batch the first of its members'.
         candidates: Where it may run, in order.
         forbid_fallback: Only the first candidate may answer.
         options: For this request alone, by backend.
@@ -39,6 +40,7 @@ class Request:
         tried: Those that have failed it, or were shut out when it came to them.
         failed: Those that have failed it.
         forced: One that is to be asked though it is shut out, nobody else being left.
+        held_since: Since when heat holds it back, on the scheduler's clock; None while it does not.
         planned: The candidate for which it waits; None when any will do.
         planned_seconds: What it is expected to take there.
         assigned: Called once with a candidate and a lane when its turn has come.
@@ -49,6 +51,7 @@ class Request:
     __slots__ = (
         "_nbytes",
         "admitted",
+        "answer_by",
         "arrived",
         "assigned",
         "candidates",
@@ -57,6 +60,7 @@ class Request:
         "failed",
         "forbid_fallback",
         "forced",
+        "held_since",
         "inputs",
         "number",
         "options",
@@ -88,6 +92,7 @@ class Request:
         options: Mapping[str, Mapping[str, Any]] | None = None,
         delivery: Delivery | None = None,
         ageing: float = 1.0,
+        answer_by: float | None = None,
     ) -> None:
         self.inputs = inputs
         self.shapes = shapes_of(inputs)
@@ -98,6 +103,8 @@ class Request:
         self.arrived = arrived
         self.priority = priority
         self.deadline = deadline
+        self.answer_by = deadline if answer_by is None else answer_by
+        self.held_since: float | None = None
         self.forbid_fallback = forbid_fallback
         self.owner = owner
         self.recorded = recorded

@@ -10,7 +10,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from hetero.thermal.steering import Decision
 
 Stage = Literal["probe", "load", "run"]
 Outcome = Literal["ok", "failed", "unavailable", "unsupported", "set aside", "cancelled"]
@@ -118,11 +121,24 @@ class Record:
         wait_seconds: Time spent waiting for a lane; of a submitted request also for the thread that it ran in.
         total_seconds: From arrival to answer or error.
         error: Type and message of the error the caller got, or None.
+        heat: What was decided for heat, in order: held back, sent elsewhere, let through for its deadline, and why;
+            empty for most requests.
         context: Of a submitted request, the caller's context variables, until the listeners were told; only there while
             one of them has asked for it.
     """
 
-    __slots__ = ("arrived", "attempts", "context", "error", "id", "program", "started", "total_seconds", "wait_seconds")
+    __slots__ = (
+        "arrived",
+        "attempts",
+        "context",
+        "error",
+        "heat",
+        "id",
+        "program",
+        "started",
+        "total_seconds",
+        "wait_seconds",
+    )
 
     context: contextvars.Context
 
@@ -132,6 +148,7 @@ class Record:
         self.started = time.time()
         self.arrived = 0.0
         self.attempts: list[Attempt] = []
+        self.heat: list[Decision] = []
         self.wait_seconds = 0.0
         self.total_seconds = 0.0
         self.error: str | None = None
@@ -184,6 +201,7 @@ class Record:
             "total_seconds": self.total_seconds,
             "error": self.error,
             "attempts": [attempt.to_dict() for attempt in self.attempts],
+            "heat": [decision.to_dict() for decision in self.heat],
         }
 
 

@@ -19,6 +19,10 @@ class Admission:
     Args:
         lanes: How many calls the device works on at once.
         clock: Seconds.
+
+    Attributes:
+        duty: The share of its time in which it may work, 0 to 1.
+        told: Somebody tells of calls.
     """
 
     def __init__(self, lanes: int, clock: Callable[[], float]) -> None:
@@ -28,6 +32,7 @@ class Admission:
         self._lock = threading.Lock()
         self._tokens = _BURST * self.lanes
         self._at = clock()
+        self.told = False
         self._typical: float | None = None
         self._running = 0
         self._busy = 0.0
@@ -63,6 +68,7 @@ class Admission:
     def began(self) -> None:
         """A call begins now."""
         with self._lock:
+            self.told = True
             self._work()
             self._running += 1
             if self.duty < 1.0:

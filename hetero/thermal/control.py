@@ -56,6 +56,7 @@ class Control:
         limits: Its thresholds.
         law: What steers.
         drift: Tell it of calls.
+        seen: A sensor has told its temperature.
 
     Raises:
         OptionError: An unknown law.
@@ -68,7 +69,7 @@ class Control:
         self.speak(limits, direct)
         self.drift = Drift()
         self.grant = Grant()
-        self._seen = False
+        self.seen = False
 
     def speak(self, limits: Limits, direct: bool) -> None:
         """Another sensor tells the temperature from now on. What was learned of the device's heat stays."""
@@ -86,9 +87,9 @@ class Control:
         """
         slow = self.drift.step(seconds)
         if reading.celsius is None:
-            self.grant = self._blind(reading) if self._seen else Grant(slow, "unknown", self.drift.explain())
+            self.grant = self._blind(reading) if self.seen else Grant(slow, "unknown", self.drift.explain())
             return self.grant
-        self._seen = True
+        self.seen = True
         celsius = reading.celsius
         state = self.limits.state(celsius, self.grant.state)
         duty, why = self.law.step(celsius, used, seconds, resolution), self.law.explain()

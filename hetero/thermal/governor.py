@@ -18,11 +18,12 @@ from hetero.backend import Device, Host, Kind
 from hetero.errors import OptionError, Unavailable
 from hetero.thermal.admission import Admission
 from hetero.thermal.control import Control, Grant
+from hetero.thermal.drift import Drift
 from hetero.thermal.ladder import Ladder, next_step, power_share, restore
 from hetero.thermal.limits import Limits
 from hetero.thermal.npu import npu_load
-from hetero.thermal.power import Power, read_power
-from hetero.thermal.profiles import Profile, profile_named
+from hetero.thermal.power import Power, Source, read_power
+from hetero.thermal.profiles import PROFILES, Profile, profile_named
 from hetero.thermal.readings import Reading
 from hetero.thermal.sensors import Part, Sensor
 from hetero.thermal.steering import Decision, OnHot, Worth, check_on_hot, elsewhere
@@ -32,6 +33,8 @@ _KINDS: tuple[Kind, ...] = ("npu", "gpu", "cpu")
 
 SILENT = 5.0
 """Seconds without a sample after which nothing is believed to be cool any more."""
+
+_ASK_POWER = 5.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,6 @@ class _Watched:
         self.limits = limits
         self.control = Control(limits, law)
         self.admission = Admission(device.lanes, clock)
-        self.told = False
         self.used: float | None = None
 
 
@@ -99,12 +101,14 @@ class Governor:
         on_hot: `pace`, `steer` or `auto`; the profile's when not given.
         law: `budget`, or `tokens`, which is simpler.
         frequency: Also lower the NPU's clock, which root alone may.
+        follow_power: On battery the profile `default` becomes `battery`, until the mains are back.
         clock: Seconds, for tests.
 
     Attributes:
-        events: The last changes of state, oldest first.
+        events: The last changes of state, oldest first; of the machine's supply too, under the name `power`.
+        ticked: Called after each tick, outside of any lock.
         on_hot: What is done with work for a hot device.
-        profile: As asked for.
+        profile: The one in force.
         frequency: The NPU's ladder; None when it is not asked for.
 
     Raises:
@@ -122,12 +126,19 @@ class Governor:
         on_hot: str | None = None,
         law: str = "budget",
         frequency: bool = False,
+        follow_power: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._host = host
         self._clock = clock
         self.profile = profile_named(profile) if isinstance(profile, str) else profile
+        self._asked = self.profile
+        self._on_hot = on_hot
+        self._follows = follow_power and self.profile.name == "default"
+        self._source: Source = "unknown"
+        self._asked_power: float | None = None
         self.on_hot: OnHot = check_on_hot(on_hot or self.profile.on_hot)
+        self.ticked: Callable[[], None] = lambda: None
         self.events: deque[Event] = deque(maxlen=200)
         self._set = dict(limits or {})
         known = {name for device in devices for name in (device.name, device.kind)} | set(_KINDS)
@@ -179,7 +190,6 @@ class Governor:
         """A call begins on a device."""
         watched = self._watched.get(device)
         if watched is not None:
-            watched.told = True
             watched.admission.began()
 
     def ended(self, device: str, seconds: float, usual: float | None = None) -> None:
@@ -219,12 +229,21 @@ class Governor:
         if urgent and not stopped:
             return Decision(device, "run", f"a deadline presses, so it is not held back; {why}")
         open_ones = [Worth(other.device, other.joules, other.measured, self.headroom(other.device)) for other in others]
-        to, reason = elsewhere("steer" if stopped else self.on_hot, Worth(device, joules, measured), open_ones)
+        to, reason = elsewhere(self.on_hot, Worth(device, joules, measured), open_ones, stopped=stopped)
         if to:
             return Decision(device, "steer", f"{why}; {reason}", to)
         if stopped:
             return Decision(device, "stop", f"{why}; {reason}")
         return Decision(device, "pace", f"{why}; {reason}", wait=admission.due_in())
+
+    def speaks(self, device: str) -> bool:
+        """Whether a sensor speaks for a device, as far as has been looked."""
+        return bool(self._thermometers.considered(self._of(device).device))
+
+    def guesses(self, device: str) -> Drift | None:
+        """What guesses at a device's heat from its calls; None where its sensor has told something."""
+        control = self._of(device).control
+        return None if control.seen else control.drift
 
     # Once a second
 
@@ -236,6 +255,7 @@ class Governor:
         """
         with self._lock:
             now = self._clock()
+            self._follow_power(now)
             passed = 1.0 if self._ticked is None else max(0.0, now - self._ticked)
             self._ticked = now
             load = npu_load(self._host.sysroot).share
@@ -243,11 +263,18 @@ class Governor:
                 # Other processes heat the NPU too, and the kernel sees them.
                 kernel = load if watched.device.kind == "npu" and not watched.device.simulated else None
                 told = watched.admission.used()
-                watched.used = None if kernel is None and not watched.told else max(told, kernel or 0.0)
+                watched.used = None if kernel is None and not watched.admission.told else max(told, kernel or 0.0)
             self._thermometers.sample(now, self._loads())
             for name, watched in self._watched.items():
                 self._samples[name] = self._step(now, passed, watched)
-            return dict(self._samples)
+            samples = dict(self._samples)
+        self.ticked()
+        return samples
+
+    def look(self) -> None:
+        """Find the sensors that there are, without reading them: what `speaks` goes by before the first tick."""
+        with self._lock:
+            self._thermometers.look(self._clock())
 
     def check_alive(self) -> bool:
         """Where nothing was sampled for some seconds (a driver may hang), warm devices are given no more than half.
@@ -333,6 +360,24 @@ class Governor:
             if name in self._set:
                 limits = limits.with_(self._set[name])
         return limits
+
+    def _follow_power(self, now: float) -> None:
+        """Another supply, another profile: where nobody has chosen one."""
+        if not self._follows or (self._asked_power is not None and 0 <= now - self._asked_power < _ASK_POWER):
+            return
+        self._asked_power = now
+        before, source = self._source, self.power.source
+        if source == before:
+            return
+        self._source = source
+        profile = PROFILES["battery"] if source == "battery" else self._asked
+        if profile is self.profile:
+            return
+        self.profile, self.on_hot = profile, check_on_hot(self._on_hot or profile.on_hot)
+        for watched in self._watched.values():
+            watched.limits = self._limits(watched.device)
+        reason = f"the profile is {profile.name} now, since nobody has chosen one"
+        self.events.append(Event(now, "power", before, source, reason))
 
     def _loads(self) -> dict[Part, float]:
         watched = self._watched.values()

@@ -11,6 +11,8 @@ from hetero.thermal.governor import Governor
 
 _log = logging.getLogger(__name__)
 
+_SYSTEM = (time.monotonic, time.perf_counter)
+
 
 class Sampler:
     """Ticks a governor, in a thread of its own that is started on `start`. A context manager.
@@ -18,7 +20,7 @@ class Sampler:
     Args:
         governor: What is ticked.
         interval: Seconds between two ticks.
-        clock: Seconds. With a clock other than the system's no thread is started: call `run_due` yourself.
+        clock: Seconds. With a clock other than one of the system's no thread is started: call `run_due` yourself.
 
     Attributes:
         ticks: How many there were.
@@ -35,7 +37,7 @@ class Sampler:
 
     def start(self) -> Sampler:
         """Begin. A second call does nothing."""
-        if self._thread is None and self._clock is time.monotonic and not self._stopped.is_set():
+        if self._thread is None and self._clock in _SYSTEM and not self._stopped.is_set():
             self._thread = threading.Thread(target=self._loop, name="hetero-thermal", daemon=True)
             self._thread.start()
         return self
@@ -58,11 +60,19 @@ class Sampler:
             self.ticks += 1
         return max(0.0, self._next - self._clock())
 
-    def close(self) -> None:
-        """End the thread, then the governor."""
+    def stop(self) -> None:
+        """Have the thread end, without waiting for it, which may hang in a sensor's driver."""
         self._stopped.set()
+
+    def close(self, timeout: float | None = None) -> None:
+        """End the thread, then the governor.
+
+        Args:
+            timeout: Seconds to wait for the thread, which may hang in a sensor's driver; None for as long as it takes.
+        """
+        self.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            self._thread.join(timeout)
         self._governor.close()
 
     def __enter__(self) -> Sampler:

@@ -7,9 +7,10 @@ the other device is about 0.7 times as fast.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 from hetero.errors import OptionError
 
@@ -44,7 +45,8 @@ class Decision:
         action: `run` there; `pace`: wait there for `wait` seconds; `steer`: go to `to`; `stop`: nowhere.
         reason: In words, with the temperature; empty only for a plain `run`.
         to: The device to go to, where the action is `steer`.
-        wait: Seconds until the device takes it, where the action is `pace`.
+        wait: Seconds until the device takes it as it was then expected, where the action is `pace`.
+        held: Seconds that the request was in fact held back for it, known when it has ended; None where it was not.
     """
 
     device: str
@@ -52,10 +54,18 @@ class Decision:
     reason: str = ""
     to: str = ""
     wait: float = 0.0
+    held: float | None = None
 
     def __str__(self) -> str:
         does = {"steer": f"steered to {self.to}", "pace": f"paced, {self.wait:.2f} s", "stop": "stopped"}
-        return f"{self.device}: {does.get(self.action, 'runs')}" + (f": {self.reason}" if self.reason else "")
+        told = does.get(self.action, "runs")
+        if self.held is not None:
+            told = f"{'paced' if self.action == 'pace' else 'stopped'}, held back for {self.held:.2f} s"
+        return f"{self.device}: {told}" + (f": {self.reason}" if self.reason else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The decision as JSON-ready values; a wait that has no end is None."""
+        return {**asdict(self), "wait": self.wait if math.isfinite(self.wait) else None}
 
 
 def check_on_hot(on_hot: str) -> OnHot:
@@ -71,13 +81,14 @@ def check_on_hot(on_hot: str) -> OnHot:
     raise OptionError(f"on_hot={on_hot!r} is not known", fix=f"known: {', '.join(known)}")
 
 
-def elsewhere(on_hot: OnHot, here: Worth, others: Sequence[Worth]) -> tuple[str, str]:
+def elsewhere(on_hot: OnHot, here: Worth, others: Sequence[Worth], *, stopped: bool = False) -> tuple[str, str]:
     """Where work for a hot device goes, and why.
 
     Args:
         on_hot: `pace` stays; `steer` goes to the next device that may work; `auto` where an item takes fewer joules.
         here: The hot device.
         others: Those that could take it instead, first choice first.
+        stopped: The device may not work at all, so that whoever may takes it.
 
     Returns:
         A device's name, empty to stay; and the reason.
@@ -85,10 +96,11 @@ def elsewhere(on_hot: OnHot, here: Worth, others: Sequence[Worth]) -> tuple[str,
     open_ones = [other for other in others if other.duty > 0]
     if not open_ones:
         return "", "no other device could take it" if not others else "every other device is stopped by heat too"
-    if on_hot == "pace":
+    if on_hot == "pace" and not stopped:
         return "", "on_hot='pace' stays and slows down"
-    if on_hot == "steer":
-        return open_ones[0].device, "on_hot='steer' goes to the next device"
+    if on_hot == "steer" or stopped:
+        told = "nothing may run here, so it goes to the next device"
+        return open_ones[0].device, told if stopped else "on_hot='steer' goes to the next device"
     # What was measured and what was declared are not the same thing: like is compared with like.
     like = [other for other in open_ones if other.joules is not None and other.measured == here.measured]
     if here.joules is None or not like:

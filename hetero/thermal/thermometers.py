@@ -66,6 +66,10 @@ class Thermometers:
             if problem:
                 self._problems[key] = problem
 
+    def look(self, now: float) -> None:
+        """Find the sensors that there are now."""
+        self._find(now)
+
     def reading(self, device: Device) -> tuple[Reading, Sensor | None]:
         """A device's temperature: of the best sensors that tell something the hottest; and which one it was."""
         if device.simulated:

@@ -42,6 +42,10 @@ class Worker:
         self.usable = True
         self.known = known
         self.watts: float | None = None
+        self.heat = None
+        self.hot = self.stopped = False
+        self.headroom = 1.0
+        self.wait_for_heat = 0.0
         self.measured: float | None = None
         self.backlog = 0.0
         self.ends: list[float] = []
@@ -51,6 +55,12 @@ class Worker:
     @property
     def idle(self) -> bool:
         return bool(self.free)
+
+    def admits(self, request: Request) -> bool:
+        return self.wait_for_heat <= 0
+
+    def held(self, request: Request) -> float:
+        return self.wait_for_heat
 
     def seconds(self, request: Request) -> float:
         return float(request.inputs["x"].size) / self.speed

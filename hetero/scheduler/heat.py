@@ -1,0 +1,229 @@
+"""What heat does to requests: which device takes one that the policy gave to a hot device, and when.
+
+A policy chooses as if nothing were hot, or looks at `View.admits`; what becomes of its choice is decided here, by the
+governor: it runs, waits for its turn (`pace`), goes elsewhere (`steer`), or waits until a device that is stopped may
+work again. Each choice goes into the request's record, with its reason. Where every device is stopped the CPU answers:
+its kernel slows it down by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hetero.backend import Call
+from hetero.thermal.steering import Decision, Worth
+
+if TYPE_CHECKING:
+    from hetero.scheduler.candidate import Candidate
+    from hetero.scheduler.costs import Shapes
+    from hetero.scheduler.request import Request
+    from hetero.thermal.governor import Governor
+
+SHORTEST = 1e-3
+"""Seconds: a request that heat holds back is looked at again after so many, at the earliest."""
+
+_BASES = 64
+
+
+class Heat:
+    """One device's heat, as a candidate has it: may a call begin, and the governor is told of calls, once each.
+
+    Args:
+        governor: Decides.
+        device: The device's name.
+
+    Attributes:
+        guesses: No sensor has told anything of it: `answered` is to be called.
+    """
+
+    def __init__(self, governor: Governor, device: str) -> None:
+        self.governor = governor
+        self._device = device
+        self._admission = governor.pace(device)
+        self._inside: dict[Call, bool] = {}
+        self._bases: dict[Shapes, float] = {}
+        self.guesses = governor.guesses(device) is not None
+
+    @property
+    def hot(self) -> bool:
+        """Heat takes something away from the device."""
+        return self._admission.duty < 1.0
+
+    @property
+    def headroom(self) -> float:
+        """How much of it may work, 0 to 1."""
+        return self._admission.duty
+
+    @property
+    def stopped(self) -> bool:
+        """Nothing may begin on it."""
+        return self._admission.duty <= 0
+
+    @property
+    def due_in(self) -> float:
+        """Seconds until a call may begin; infinite at a stop."""
+        return self._admission.due_in()
+
+    def began(self, call: Call) -> None:
+        """A lane was taken, and a call begins on it."""
+        self._inside[call] = True
+        self._admission.began()
+
+    def ended(self, call: Call, seconds: float) -> None:
+        """The call on a lane has ended, was given up for hung, or has not begun after all; only the first is told."""
+        if self._inside.pop(call, False):  # in one step, whoever else comes here in this moment
+            self._admission.ended(seconds)
+
+    def answered(self, shapes: Shapes, seconds: float, usual: float | None) -> None:
+        """A call was answered: where no sensor speaks, that is what the heat is guessed from.
+
+        Args:
+            shapes: Of its inputs.
+            seconds: That it took.
+            usual: What such calls take as a rule by now. The first that is known stays the measure: what a device
+                that grows slower takes as a rule grows with it.
+        """
+        if usual is None:
+            return
+        drift = self.governor.guesses(self._device)
+        if drift is None:
+            self.guesses = False  # a sensor has come
+            return
+        base = self._bases.get(shapes)
+        if base is None:
+            if len(self._bases) >= _BASES:
+                return
+            base = self._bases[shapes] = usual
+        drift.ran(seconds / base if base > 0 else 0.0)
+
+
+def is_urgent(request: Request, candidate: Candidate, due_in: float, now: float) -> bool:
+    """Whether the request's deadline would be missed if it waited for its turn on a device that heat paces."""
+    by = request.answer_by
+    return by is not None and now + due_in + (candidate.expected(request) or 0.0) > by
+
+
+def is_last_resort(request: Request, candidate: Candidate) -> bool:
+    """Whether it may run on a device though that is stopped: a CPU, and every other one that could take it is too."""
+    return candidate.kind == "cpu" and all(
+        other.stopped for other in request.candidates if other.usable and other not in request.tried
+    )
+
+
+def admits(request: Request, candidate: Candidate, now: float) -> bool:
+    """Whether heat lets a request begin on a device now."""
+    heat = candidate.heat
+    if heat is None or not heat.hot:
+        return True
+    if heat.stopped:
+        return is_last_resort(request, candidate)
+    due_in = heat.due_in
+    return due_in <= 0 or is_urgent(request, candidate, due_in, now)
+
+
+def settle(request: Request, chosen: Candidate, options: Sequence[Candidate], now: float) -> tuple[Candidate, bool]:
+    """What becomes of a request that a policy gave to a device from which heat takes something away.
+
+    Args:
+        request: What is to run.
+        chosen: The policy's choice.
+        options: Those that could take it, the chosen one among them, in the chain's order.
+        now: Seconds, on the scheduler's clock.
+
+    Returns:
+        The device that takes it, and whether it has to wait there for heat.
+    """
+    heat = chosen.heat
+    if heat is None or not heat.hot:
+        return chosen, False
+    urgent = not heat.stopped and is_urgent(request, chosen, heat.due_in, now)
+    others = [candidate for candidate in options if candidate is not chosen and not candidate.stopped]
+    ready = [candidate for candidate in others if admits(request, candidate, now)]
+    if ready or not heat.stopped:
+        others = ready  # to wait elsewhere would be no better than to wait here
+    others.sort(key=lambda candidate: not candidate.idle)
+    energy = chosen.expects.energy(request.shapes)
+    decision = heat.governor.decide(
+        chosen.name,
+        [_worth(other, request) for other in others],
+        joules=energy.joules if energy is not None else None,
+        measured=energy is not None and energy.measured,
+        urgent=urgent,
+    )
+    if decision.action == "stop":
+        resort = next((candidate for candidate in options if is_last_resort(request, candidate)), None)
+        if resort is not None:
+            told = f"{decision.reason}; {resort.name} is the last resort, which its kernel slows down by itself"
+            action = "run" if resort is chosen else "steer"
+            note(request, Decision(chosen.name, action, told, "" if resort is chosen else resort.name), now)
+            return resort, False
+    if decision.action == "steer":
+        note(request, decision, now)
+        taker = next(candidate for candidate in others if candidate.name == decision.to)
+        return taker, not admits(request, taker, now)
+    if decision.action in ("pace", "stop"):
+        note(request, decision, now)
+        return chosen, True
+    if urgent:
+        note(request, decision, now)
+    return chosen, False
+
+
+def note(request: Request, decision: Decision, now: float) -> None:
+    """Put a choice into the request's record, unless it is the one that holds already."""
+    told = request.record.heat
+    last = told[-1] if told else None
+    if last is not None and (last.device, last.action, last.to) == (decision.device, decision.action, decision.to):
+        return
+    freed(request, now)
+    told.append(decision)
+    if decision.action in ("pace", "stop"):
+        request.held_since = now
+
+
+def freed(request: Request, now: float) -> None:
+    """The request is not held back by heat any more: for how long it was, goes into its record."""
+    since, request.held_since = request.held_since, None
+    if since is not None:
+        told = request.record.heat
+        told[-1] = dataclasses.replace(told[-1], held=max(0.0, now - since))
+
+
+def begins(request: Request, candidate: Candidate, now: float) -> None:
+    """A request that waited has its lane: tell how long heat held it back, and where a deadline got it past that."""
+    heat = candidate.heat
+    if heat is not None and heat.hot and not heat.stopped and request.answer_by is not None and heat.due_in > 0:
+        settle(request, candidate, (candidate,), now)
+    freed(request, now)
+
+
+def look_again_in(request: Request, candidate: Candidate, now: float) -> float | None:
+    """Seconds after which a request that heat holds back is to be looked at again: its turn, or its deadline's.
+
+    Returns:
+        None where that depends on the temperature alone: each of the governor's ticks looks.
+    """
+    heat = candidate.heat
+    if heat is None or heat.stopped:
+        return None
+    due_in = heat.due_in
+    if request.answer_by is not None:
+        due_in = min(due_in, request.answer_by - (candidate.expected(request) or 0.0) - now)
+    return max(SHORTEST, due_in) if math.isfinite(due_in) else None
+
+
+def what_held(request: Request) -> str:
+    """Why heat holds a request back at this moment, for a message; empty where it does not."""
+    if request.held_since is None:
+        return ""
+    decision = request.record.heat[-1]
+    how = "is stopped" if decision.action == "stop" else "is slowed down"
+    return f"{decision.device} {how} by heat ({decision.reason})"
+
+
+def _worth(candidate: Candidate, request: Request) -> Worth:
+    energy = candidate.expects.energy(request.shapes)
+    return Worth(candidate.name, energy.joules if energy else None, energy is not None and energy.measured)
