@@ -69,13 +69,9 @@ class World:
         return self._now
 
     @property
-    def at_work(self) -> tuple[float, float, float]:
-        """The shares of the NPU, the GPU and the CPU that have a job now."""
-        with self._changed:
-            shares = [0.0, 0.0, 0.0]
-            for job in self._jobs:
-                shares[job.part] += job.share
-        return shares[0], shares[1], shares[2]
+    def jobs(self) -> int:
+        """How many jobs there are now."""
+        return len(self._jobs)
 
     def work(self, part: int, seconds: float, lanes: int = 1) -> None:
         """Work on a device; returns when that is done, in the world's time.
