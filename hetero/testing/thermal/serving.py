@@ -128,6 +128,7 @@ class Streams:
         self._session = session
         self._world = world
         self._x = np.zeros(1, np.float32)
+        self._left = False
 
     def fill(self, wanted: int) -> None:
         """Ask until so many requests are under way. The world has settled before and has afterwards."""
@@ -137,9 +138,15 @@ class Streams:
             self._session.submit(self._x).add_done_callback(lambda future, began=began: self._ended(future, began))
             self._world.settle()
 
+    def leave(self) -> None:
+        """What comes from now on is of no interest: the session is going to be closed."""
+        self._left = True
+
     def _ended(self, future: Future[Any], began: float) -> None:
         error = future.exception()
-        if error is None:
+        if self._left:
+            pass
+        elif error is None:
             self.answered += 1
             self.longest = max(self.longest, self._world() - began)
         else:
@@ -226,6 +233,7 @@ def serve(
                         each_second(runtime, world)
                         progress(world())
             finally:
+                clients.leave()
                 world.stop()
     return watch.served(items, clients, decisions)
 
@@ -273,7 +281,7 @@ class _Watch:
         self._way.second()
         governor = self._runtime.governor
         if governor is not None:
-            governor.tick()
+            self._way.tick(governor)
         self._granted.append(1.0 if governor is None else governor.headroom("npu"))
 
     def served(self, items: float, clients: Streams, decisions: Mapping[str, int]) -> Served:

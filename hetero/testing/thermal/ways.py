@@ -11,6 +11,7 @@ from hetero.scheduler.request import Request
 from hetero.testing.thermal.scenarios import Scenario
 from hetero.testing.thermal.world import World
 from hetero.thermal.admission import Admission
+from hetero.thermal.governor import Governor
 from hetero.thermal.settings import ThermalSettings
 from hetero.thermal.thermometers import Thermometers
 
@@ -40,6 +41,10 @@ class Way:
 
     def second(self) -> None:
         """Called once a second of the world's time."""
+
+    def tick(self, governor: Governor) -> None:
+        """Have the Runtime's governor look, after that."""
+        governor.tick()
 
 
 class Watching(Way):
