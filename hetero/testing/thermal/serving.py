@@ -222,6 +222,7 @@ def serve(
                 lambda record: decisions.update({decision.action for decision in getattr(record, "heat", ())})
             )
             session = runtime.load(ITEM, policy=way.policy, explore=0.0)
+            _know(session, scenario.build, items, lanes)
             world.waiting = lambda: session.waiting
             clients = Streams(session, world)
             watch = _Watch(scenario, world, runtime, way)
@@ -236,6 +237,16 @@ def serve(
                 clients.leave()
                 world.stop()
     return watch.served(items, clients, decisions)
+
+
+def _know(session: Session, build: Build, items: float, lanes: int) -> None:
+    """Have the cost model know what `hetero bench` would have measured: seconds and joules of a call on each device."""
+    rates, watts, x = rates_of(build), watts_of(build), np.zeros(1, np.float32)
+    for candidate in session._candidates:
+        seconds = items / (rates[candidate.name] / lanes)
+        for _ in range(3):  # the first run counts for nothing, and a median wants some
+            candidate.expects.learn({"x": x}, seconds)
+        candidate.expects.learn_energy((x.shape,), seconds / lanes * watts[candidate.name], "a model")
 
 
 def _moment(runtime: Runtime, world: World, clients: Streams, wanted: int) -> None:
