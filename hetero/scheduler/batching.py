@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from hetero.errors import ClosedError, DeadlineExceeded, OutOfMemory
+from hetero.errors import ClosedError, OutOfMemory
 from hetero.memory.pool import Pool
 from hetero.program import Program
 from hetero.scheduler.dispatch import Dispatcher, Outputs
-from hetero.scheduler.flight import RequestFuture
+from hetero.scheduler.flight import RequestFuture, too_late
+from hetero.scheduler.heat import what_held
 from hetero.scheduler.request import Request
 from hetero.scheduler.timers import Timer, Timers
 from hetero.telemetry.records import Attempt, Record
@@ -267,9 +268,13 @@ class Batcher:
 
     def _too_late(self, member: _Member) -> None:
         request = member.request
-        error = DeadlineExceeded(
-            f"{request.record.program!r}: no answer within {(request.deadline or 0) - request.arrived:g} s",
-            fix="allow more time, a shorter batch_delay, or add a faster device",
+        batch = member.batch
+        if batch is not None:
+            request.record.heat.extend(batch.record.heat)
+        error = too_late(
+            request,
+            "allow more time, a shorter batch_delay, or add a faster device",
+            what_held(batch) if batch is not None else "",
         )
         self._take_out(member)
         self._fail(member, error)

@@ -221,10 +221,10 @@ class Board:
         if chosen is None:
             chosen = self.policy.choose(request, _usable(request), self.clock())
         chosen, held = self._after_heat(request, chosen)
+        if request.held_since is not None and not held:
+            heat.freed(request, self.clock())
         call = chosen.take() if chosen is not None and may_take and not held else None
         if chosen is not None and call is not None:
-            if request.held_since is not None:
-                heat.freed(request, self.clock())
             return chosen, call
         request.planned = chosen
         if chosen is not None:
@@ -235,13 +235,15 @@ class Board:
     def _after_heat(self, request: Request, chosen: Candidate | None) -> tuple[Candidate | None, bool]:
         """The policy's choice, or where heat sends the request; and whether heat holds it back there."""
         if chosen is None:
-            stopped = [c for c in request.candidates if c.usable and c not in request.tried and c.stopped]
-            # Whoever waits for any device waits for none where all are stopped.
-            chosen = stopped[0] if stopped and len(stopped) == len(_usable(request)) else None
-        if chosen is None or not chosen.hot:
+            options = _usable(request)
+            if options and all(candidate.stopped for candidate in options):
+                chosen = options[0]  # whoever waits for any device would wait for none
+            else:
+                idle = [candidate for candidate in options if candidate.idle]
+                return None, bool(idle) and heat.hold(request, idle, self.clock())
+        if not chosen.hot:
             return chosen, False
-        options = [chosen] if request.forced is not None else _usable(request)
-        return heat.settle(request, chosen, options, self.clock())
+        return heat.settle(request, chosen, [chosen] if request.forced is not None else _usable(request), self.clock())
 
     def _hopeless(self, request: Request) -> bool:
         """Nobody is left whose lane it could get; or heat stops them all, and another one can be loaded."""
@@ -293,8 +295,10 @@ class Board:
         for candidate in request.candidates:
             if candidate.pace is not None and candidate.free:
                 self._serve_later(candidate)
-        if request.held_since is not None and request.planned is not None:
-            self._look_again(request.planned)
+        if request.held_since is not None:
+            for candidate in request.candidates if request.planned is None else (request.planned,):
+                if candidate.hot:
+                    self._look_again(candidate)
 
     def _look_again(self, candidate: Candidate) -> None:
         """Serve a device again when heat lets the next of those who wait for it begin."""

@@ -13,6 +13,7 @@ from hetero.backend import NO_OPTIONS, Call
 from hetero.errors import DeadlineExceeded, DeviceTimeout, QueueFull
 from hetero.scheduler.board import Assignment
 from hetero.scheduler.candidate import Candidate
+from hetero.scheduler.heat import what_held
 from hetero.scheduler.request import Request
 from hetero.scheduler.timers import Timer, Timers
 from hetero.scheduler.workers import Workers
@@ -96,6 +97,23 @@ class RequestFuture(concurrent.futures.Future[Any]):
     def let_go(self) -> None:
         """Forget whoever works for the request, which has ended, and could not be kept from it any more."""
         self._interrupt, self._withdrawn, self._help_out = _too_late, _nothing, None
+
+
+def too_late(request: Request, fix: str, held: str = "") -> DeadlineExceeded:
+    """The error for a request whose deadline has passed, which names the heat where that held it back.
+
+    Args:
+        request: Whose.
+        fix: What helps where it was not heat.
+        held: What held it back; what its record says, when empty.
+    """
+    told = f"{request.record.program!r}: no answer within {(request.deadline or 0) - request.arrived:g} s"
+    held = held or what_held(request)
+    if not held:
+        return DeadlineExceeded(told, fix=fix)
+    return DeadlineExceeded(
+        f"{told}: {held}", fix="allow more time or another device, or cool the machine; `hetero thermal` shows its heat"
+    )
 
 
 def _too_late() -> bool:
@@ -283,10 +301,7 @@ class Flight:
 
     def _too_late(self) -> None:
         request = self._request
-        error = DeadlineExceeded(
-            f"{request.record.program!r}: no answer within {(request.deadline or 0) - request.arrived:g} s",
-            fix="allow more time, or add a faster device",
-        )
+        error = too_late(request, "allow more time, or add a faster device")
         if self._dispatcher.board.leave(request):
             self._finish(error)
             return

@@ -139,44 +139,67 @@ def settle(request: Request, chosen: Candidate, options: Sequence[Candidate], no
     heat = chosen.heat
     if heat is None or not heat.hot:
         return chosen, False
-    urgent = not heat.stopped and is_urgent(request, chosen, heat.due_in, now)
+    due_in = heat.due_in
+    pressed = 0 < due_in < math.inf and is_urgent(request, chosen, due_in, now)
     others = [candidate for candidate in options if candidate is not chosen and not candidate.stopped]
     ready = [candidate for candidate in others if admits(request, candidate, now)]
     if ready or not heat.stopped:
         others = ready  # to wait elsewhere would be no better than to wait here
     others.sort(key=lambda candidate: not candidate.idle)
-    energy = chosen.expects.energy(request.shapes)
-    decision = heat.governor.decide(
-        chosen.name,
-        [_worth(other, request) for other in others],
-        joules=energy.joules if energy is not None else None,
-        measured=energy is not None and energy.measured,
-        urgent=urgent,
-    )
+    decision = _decide(request, chosen, heat, others, pressed)
     if decision.action == "stop":
         resort = next((candidate for candidate in options if is_last_resort(request, candidate)), None)
         if resort is not None:
+            here = resort is chosen
             told = f"{decision.reason}; {resort.name} is the last resort, which its kernel slows down by itself"
-            action = "run" if resort is chosen else "steer"
-            note(request, Decision(chosen.name, action, told, "" if resort is chosen else resort.name), now)
+            note(request, Decision(chosen.name, "run" if here else "steer", told, "" if here else resort.name), now)
             return resort, False
-    if decision.action == "steer":
+    elif decision.action == "steer":
         note(request, decision, now)
         taker = next(candidate for candidate in others if candidate.name == decision.to)
-        return taker, not admits(request, taker, now)
-    if decision.action in ("pace", "stop"):
-        note(request, decision, now)
-        return chosen, True
-    if urgent:
-        note(request, decision, now)
-    return chosen, False
+        return taker, hold(request, [taker], now)
+    elif decision.action == "run":
+        if pressed:
+            note(request, decision, now)
+        return chosen, False
+    note(request, decision, now)
+    return chosen, True
+
+
+def hold(request: Request, devices: Sequence[Candidate], now: float) -> bool:
+    """Have a request wait for the first of some devices that heat lets take it; its record says so.
+
+    Returns:
+        Whether it has to wait at all.
+    """
+    if any(admits(request, candidate, now) for candidate in devices):
+        return False
+    waits = [(candidate.held(request), place) for place, candidate in enumerate(devices)]
+    soonest = devices[min(waits)[1]]
+    assert soonest.heat is not None
+    decision = _decide(request, soonest, soonest.heat, (), pressed=False)
+    if decision.action == "run":  # its turn has come in this very moment
+        return False
+    note(request, decision, now)
+    return True
+
+
+def _decide(request: Request, candidate: Candidate, heat: Heat, others: Sequence[Candidate], pressed: bool) -> Decision:
+    here = _worth(candidate, request)
+    return heat.governor.decide(
+        candidate.name,
+        [_worth(other, request) for other in others],
+        joules=here.joules,
+        measured=here.measured,
+        urgent=pressed,
+    )
 
 
 def note(request: Request, decision: Decision, now: float) -> None:
-    """Put a choice into the request's record, unless it is the one that holds already."""
+    """Put a choice into the request's record, unless it holds already."""
     told = request.record.heat
-    last = told[-1] if told else None
-    if last is not None and (last.device, last.action, last.to) == (decision.device, decision.action, decision.to):
+    last = next((before for before in reversed(told) if before.device == decision.device), None)
+    if last is not None and last.held is None and (last.action, last.to) == (decision.action, decision.to):
         return
     freed(request, now)
     told.append(decision)

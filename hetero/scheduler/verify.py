@@ -47,6 +47,8 @@ class Verifier:
     def check(self, candidate: Candidate, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         """Check an answer of `candidate` now, or have it checked later, or not, as the share has it.
 
+        While heat has stopped the reference, nothing is checked that nobody waits for.
+
         Raises:
             WrongAnswer: It is wrong, and every answer is checked.
             ClosedError: Every answer is checked, and the session was closed before this one could be.
@@ -55,7 +57,7 @@ class Verifier:
             return
         if self._share >= 1:
             self._compare(candidate, inputs, outputs)
-        elif self._draw() < self._share:
+        elif self._draw() < self._share and not self._reference.stopped:
             # The caller may change its arrays as soon as it has its answer.
             kept = {name: array.copy() for name, array in inputs.items()}
             given = {name: array.copy() for name, array in outputs.items()}

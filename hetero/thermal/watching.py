@@ -93,6 +93,8 @@ class Watch:
             if self._watched is None:
                 self.governor.look()
                 self._watched = frozenset(name for name, device in self._devices.items() if self._is_worth(device))
+                for name in self._watched:
+                    self.governor.pace(name).told = True  # an idle device is known to be idle
                 if self._watched and self._threaded and not self._closed:
                     self._sampler.start()
             return self._watched
