@@ -27,6 +27,7 @@ class CandidateReport:
         answered: How many of the kept records it answered.
         simulated: The device is a simulator.
         details: What the backend decided at load.
+        heat: What heat takes away from it now, and why; empty for nothing.
     """
 
     device: str
@@ -38,6 +39,7 @@ class CandidateReport:
     answered: int
     simulated: bool
     details: Mapping[str, Any]
+    heat: str = ""
 
     @classmethod
     def of(cls, candidate: Candidate, load: Attempt | None, answered: int) -> CandidateReport:
@@ -56,6 +58,7 @@ class CandidateReport:
             answered,
             candidate.simulated,
             details,
+            candidate.heat.explain() if candidate.heat is not None else "",
         )
 
     def __str__(self) -> str:
@@ -63,6 +66,8 @@ class CandidateReport:
         parts = [f"{name}: {self.state}"]
         if self.reason:
             parts.append(self.reason)
+        if self.heat:
+            parts.append(self.heat)
         if self.load_seconds is not None:
             parts.append(f"loaded in {self.load_seconds * 1e3:.0f} ms")
         if self.run_seconds is not None:
@@ -125,6 +130,7 @@ class Explanation:
         if self.last is not None:
             lines.append("last request:")
             lines += [f"  - {attempt} ({attempt.seconds * 1e3:.2f} ms)" for attempt in self.last.attempts]
+            lines += [f"  - heat: {decision}" for decision in self.last.heat]
             if self.last.error:
                 lines.append(f"  ended with {self.last.error.splitlines()[0]}")
         return "\n".join(lines)

@@ -31,6 +31,10 @@ PROFILES = {"continuous_audio": "balanced", "burst": "performance", "battery": "
 """What a machine is used for, and the mode that fits: steady work, a short peak, as little energy as can be."""
 
 
+OF_PROFILE = "profile"
+"""What `Runtime(power=)` takes for the mode of its thermal profile."""
+
+
 @dataclass(frozen=True)
 class PowerState:
     """The power mode of one device.

@@ -27,7 +27,7 @@ from hetero.memory.arrays import PooledArray
 from hetero.memory.pools import Pools
 from hetero.options import Options, check_options
 from hetero.plugins import BrokenPlugin, Plugins
-from hetero.power import PowerModes, mode_of
+from hetero.power import OF_PROFILE, PowerModes, mode_of
 from hetero.program import Program
 from hetero.scheduler.batching import Batcher, batch_dimension
 from hetero.scheduler.board import Board
@@ -77,7 +77,8 @@ class Runtime:
             names are those of devices. See `buffer` and `memory`.
         learn: Keep what runs have cost in the cache folder, for the policies' next choice.
         power: The power mode of the devices that have some, or a profile, until the Runtime is closed: `balanced`,
-            `burst`; see `hetero.power`. What a device refuses is logged, and told by the attribute `power`.
+            `burst`; see `hetero.power`; `profile`: the one of the thermal profile in force. What a device refuses is
+            logged, and told by the attribute `power`.
         thermal: Keep devices from getting too hot: whether (True: as `HETERO_THERMAL` has it), the name of a profile,
             or `ThermalSettings`. See the page on heat.
         clock: Seconds, for tests: timers then fire only in `timers.run_due()`, and temperatures are read only in
@@ -111,7 +112,7 @@ class Runtime:
         thermal: Thermal = True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        if power is not None:
+        if power is not None and power != OF_PROFILE:
             mode_of(power)
         host = host_of(host, simulate)
         self.modelled = _modelled(host)
@@ -139,7 +140,9 @@ class Runtime:
             self._watch = Watch(host, self.devices, self.thermal, clock, self.timers.at)
         self._power = PowerModes(host, [(machine.backends[name], device) for name, device in machine.present])
         _live.add(self)
-        if power is not None:
+        if power == OF_PROFILE:
+            self._hold_profile()
+        elif power is not None:
             self._power.hold(power)
         if self.modelled is not None:
             self.modelled.start(self)
@@ -455,6 +458,18 @@ class Runtime:
             except Exception:
                 _log.exception("closing the backend %s failed", backend.name)
         self._power.restore()
+
+    def _hold_profile(self) -> None:
+        """Set the power mode of the thermal profile, and again whenever the supply makes that another one."""
+        if self._watch is None:
+            raise OptionError(
+                "power='profile' is the power mode of a thermal profile, and thermal is off",
+                fix="name a mode or a profile in power=, or switch thermal on",
+            )
+        power, workers = self._power, self._workers
+        power.hold(self._watch.governor.profile.power_mode)
+        # A vendor's tool may take seconds, which the sampling must not wait for.
+        self._watch.governor.changed = lambda profile: workers.do(lambda: power.hold(profile.power_mode))
 
     def __enter__(self) -> Runtime:
         return self

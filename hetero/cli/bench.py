@@ -58,6 +58,8 @@ def command(
     warmup: int,
     meter: str,
     options: runtime.Options,
+    thermal: str | None,
+    on_hot: str | None,
     chain: str | None,
     simulate: tuple[str, ...],
     as_json: bool,
@@ -74,7 +76,12 @@ def command(
         hetero bench model.onnx --shape batch=8
         hetero bench model.onnx --device vulkan --device cpu --runs 200 --json
     """  # noqa: D301
-    with runtime.make_runtime(chain=chain, simulate=simulate, options=options) as rt, contextlib.ExitStack() as stack:
+    with (
+        runtime.make_runtime(
+            chain=chain, simulate=simulate, options=options, thermal=runtime.thermal_of(thermal, on_hot)
+        ) as rt,
+        contextlib.ExitStack() as stack,
+    ):
         program = rt.open(model)
         chosen = _devices(rt, devices)
         feed = make_feed(program, inputs, shapes, seed, default="random")

@@ -48,6 +48,8 @@ def command(
     device: str | None,
     fallback: Any,
     options: runtime.Options,
+    thermal: str | None,
+    on_hot: str | None,
     chain: str | None,
     simulate: tuple[str, ...],
     repeat: int,
@@ -63,7 +65,9 @@ def command(
         hetero run model.onnx --input random --shape batch=8 --device cpu --repeat 20
         hetero run attention_i8_64x64 --input random --shape tiles=4 --explain
     """  # noqa: D301
-    with runtime.make_runtime(chain=chain, simulate=simulate, options=options) as rt:
+    with runtime.make_runtime(
+        chain=chain, simulate=simulate, options=options, thermal=runtime.thermal_of(thermal, on_hot)
+    ) as rt:
         program = rt.open(model)
         feed = make_feed(program, inputs, shapes, seed)
         chosen = {name: Path(file) for name, file in outputs}

@@ -9,18 +9,37 @@ import click
 
 if TYPE_CHECKING:
     from hetero.runtime import Runtime
+    from hetero.thermal.settings import Thermal
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Options = dict[str, dict[str, str]]
 
 
 def make_runtime(
-    *, chain: str | None = None, simulate: tuple[str, ...] = (), options: Options | None = None
+    *,
+    chain: str | None = None,
+    simulate: tuple[str, ...] = (),
+    options: Options | None = None,
+    thermal: Thermal = True,
 ) -> Runtime:
     """The Runtime of a command. Every command calls it through this module, so that tests can put in their own."""
     from hetero.runtime import Runtime
 
-    return Runtime(chain=chain, simulate=simulate or None, options=options)
+    return Runtime(chain=chain, simulate=simulate or None, options=options, thermal=thermal)
+
+
+def thermal_of(profile: str | None, on_hot: str | None) -> Thermal:
+    """`--thermal` and `--on-hot` as `Runtime` takes them; what is not given is as the environment has it."""
+    import os
+    from dataclasses import replace
+
+    from hetero.thermal.settings import settings_of
+    from hetero.thermal.steering import check_on_hot
+
+    settings = settings_of(True if profile is None else profile, os.environ)
+    if settings is None:
+        return False
+    return settings if on_hot is None else replace(settings, on_hot=check_on_hot(on_hot))
 
 
 def parse_options(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Options:
@@ -64,7 +83,7 @@ def machine_options(command: Command) -> Command:
 
 
 def load_options(command: Command) -> Command:
-    """`--fallback`, `--option`, `--chain`, `--simulate`: how a program is loaded."""
+    """`--fallback`, `--option`, `--thermal`, `--on-hot`, `--chain`, `--simulate`: how a program is loaded."""
     fallback = click.option(
         "--fallback",
         type=click.Choice(["allow", "forbid"]),
@@ -76,7 +95,7 @@ def load_options(command: Command) -> Command:
 
 
 def backend_options(command: Command) -> Command:
-    """`--option`, `--chain`, `--simulate`."""
+    """`--option`, `--thermal`, `--on-hot`, `--chain`, `--simulate`."""
     option = click.option(
         "--option",
         "options",
@@ -85,4 +104,15 @@ def backend_options(command: Command) -> Command:
         callback=parse_options,
         help="A backend's option, as `hetero devices --options` lists them; may be repeated.",
     )
-    return option(machine_options(command))
+    on_hot = click.option(
+        "--on-hot",
+        type=click.Choice(["pace", "steer", "auto"]),
+        help="Work for a hot device: slower, elsewhere, or elsewhere where that takes fewer joules.",
+    )
+    thermal = click.option(
+        "--thermal",
+        metavar="PROFILE|off",
+        help="Keep devices from getting too hot: default, llm_inference, continuous_audio, burst, battery, or off. "
+        "[env: HETERO_THERMAL]",
+    )
+    return option(thermal(on_hot(machine_options(command))))

@@ -19,6 +19,7 @@ from hetero.errors import OptionError
 if TYPE_CHECKING:
     from hetero.runtime import Runtime
     from hetero.telemetry.trace import Trace
+    from hetero.thermal.steering import Decision
 
 PERFETTO = "https://ui.perfetto.dev"
 
@@ -59,6 +60,8 @@ def command(
     policy: str,
     fallback: Any,
     options: runtime.Options,
+    thermal: str | None,
+    on_hot: str | None,
     chain: str | None,
     simulate: tuple[str, ...],
     loads: bool,
@@ -87,7 +90,9 @@ def command(
         write_all(trace, targets)
     else:
         assert model is not None
-        with runtime.make_runtime(chain=chain, simulate=simulate, options=options) as rt:
+        with runtime.make_runtime(
+            chain=chain, simulate=simulate, options=options, thermal=runtime.thermal_of(thermal, on_hot)
+        ) as rt:
             program = rt.open(model)
             feed = make_feed(program, inputs, shapes, seed, default="random")
             with (
@@ -172,6 +177,8 @@ def _report(trace: Trace, targets: Sequence[Path]) -> dict[str, Any]:
         "simulated": sorted(simulated),
         "fell_back": sum(record.fell_back for record in records),
         "wait_seconds": max((record.wait_seconds for record in records), default=0.0),
+        "heat": dict(collections.Counter(_told(decision) for record in records for decision in record.heat)),
+        "heat_held_seconds": sum(decision.held or 0.0 for record in records for decision in record.heat),
         "loads": [
             {
                 "program": load.program,
@@ -188,6 +195,12 @@ def _report(trace: Trace, targets: Sequence[Path]) -> dict[str, Any]:
     }
 
 
+def _told(decision: Decision) -> str:
+    """What was decided, without the reason."""
+    does = {"pace": "paced", "stop": "stopped", "run": "let through"}
+    return f"{decision.device} {does.get(decision.action, f'left for {decision.to}')}"
+
+
 def _echo(report: dict[str, Any], targets: Sequence[Path]) -> None:
     names = ", ".join(report["programs"]) or "nothing"
     marks = dict.fromkeys(report["simulated"], " (simulated)")
@@ -196,6 +209,9 @@ def _echo(report: dict[str, Any], targets: Sequence[Path]) -> None:
         f"{names}: {report['requests']} requests, answered by {answered or 'no device'}; "
         f"{report['fell_back']} fell back, the longest wait was {milliseconds(report['wait_seconds'])}"
     )
+    if report["heat"]:
+        told = ", ".join(f"{what} {n}" for what, n in report["heat"].items())
+        click.echo(f"heat: {told}; held back for {milliseconds(report['heat_held_seconds'])} in all")
     for load in report["loads"]:
         where = marked(load["device"], load["simulated"])
         if load["outcome"] == "ok":

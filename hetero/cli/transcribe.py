@@ -113,6 +113,8 @@ def command(
     timeline: Path | None,
     fallback: Any,
     options: runtime.Options,
+    thermal: str | None,
+    on_hot: str | None,
     chain: str | None,
     simulate: tuple[str, ...],
     verbose: bool,
@@ -141,7 +143,9 @@ def command(
     shown = not as_json and to_stdout is None
     started = time.perf_counter()
     with (
-        runtime.make_runtime(chain=chain, simulate=simulate, options=options) as rt,
+        runtime.make_runtime(
+            chain=chain, simulate=simulate, options=options, thermal=runtime.thermal_of(thermal, on_hot)
+        ) as rt,
         traced(rt, trace_files),
         progress_bar(not quiet) as bar,
         _transcriber(rt, model, _devices(device, encoder_device, decoder_device), fallback, bar) as transcriber,

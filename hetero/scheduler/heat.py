@@ -67,6 +67,12 @@ class Heat:
         """Seconds until a call may begin; infinite at a stop."""
         return self._admission.due_in()
 
+    def explain(self) -> str:
+        """What heat takes away from the device now, and why; empty for nothing."""
+        if not self.hot:
+            return ""
+        return f"heat leaves {self.headroom:.0%} of it: {self.governor.why(self._device)}"
+
     def began(self, call: Call) -> None:
         """A lane was taken, and a call begins on it."""
         self._inside[call] = True

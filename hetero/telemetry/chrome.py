@@ -120,4 +120,6 @@ def _args(record: Told, attempt: Attempt | None) -> dict[str, Any]:
             told["simulated"] = True
     if not isinstance(record, LoadRecord) and record.fell_back:
         told["attempts"] = [str(attempt) for attempt in record.attempts]
+    if not isinstance(record, LoadRecord) and record.heat:
+        told["heat"] = [str(decision) for decision in record.heat]
     return told

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, get_args
 from hetero.errors import InputError, OptionError
 from hetero.telemetry.records import Attempt, LoadRecord, Outcome, Record, Stage
 from hetero.telemetry.whole import writing
+from hetero.thermal.steering import Action, Decision
 
 if TYPE_CHECKING:
     from hetero.runtime import Runtime
@@ -142,6 +144,8 @@ def record_of(values: Any) -> Record | LoadRecord:
         },
         "the record",
     )
+    # Files that were written before heat was looked at tell of none.
+    fields["heat"] = _decisions(values.get("heat", []))
     record = Record(fields["program"])
     for name, value in fields.items():
         setattr(record, name, value)
@@ -195,6 +199,33 @@ def _attempts(values: Any) -> list[Attempt]:
     if not isinstance(values, list):
         raise ValueError(f"attempts is {_shown(values)}, expected a list")
     return [_attempt(entry) for entry in values]
+
+
+def _decisions(values: Any) -> list[Decision]:
+    if not isinstance(values, list):
+        raise ValueError(f"heat is {_shown(values)}, expected a list")
+    return [_decision(entry) for entry in values]
+
+
+def _decision(values: Any) -> Decision:
+    checks: dict[str, Check] = {
+        "device": _text,
+        "action": _one_of(get_args(Action)),
+        "reason": _text,
+        "to": _text,
+        "wait": _wait,
+        "held": _seconds_or_none,
+    }
+    return Decision(**_fields(values, checks, "a decision for heat"))
+
+
+def _wait(value: Any) -> float:
+    """A wait without an end is written as none."""
+    return math.inf if value is None else _seconds(value)
+
+
+def _seconds_or_none(value: Any) -> float | None:
+    return None if value is None else _seconds(value)
 
 
 def _attempt(values: Any) -> Attempt:

@@ -47,6 +47,8 @@ class Export:
         }
         if record.device is not None:
             attributes["hetero.device"] = record.device
+        if record.heat:
+            attributes["hetero.heat"] = [str(decision) for decision in record.heat]
         # What the caller measures around its call makes this span its child: it is in this thread's context, or where a
         # thread of the Runtime did the work in the one that the caller had.
         context = record.context.run(self._current) if hasattr(record, "context") else None

@@ -50,14 +50,26 @@ class Export:
         self._copy = Counter(
             "hetero_copy_seconds", "The part of the run time that went into copies.", where, registry=None
         )
+        self._heat = Counter(
+            "hetero_heat_decisions",
+            "What was decided for requests because a device was hot: pace, steer, stop, or run for a deadline.",
+            ("program", "device", "action"),
+            registry=None,
+        )
+        self._held = Counter(
+            "hetero_heat_held_seconds",
+            "Time for which heat held requests back.",
+            ("program", "device"),
+            registry=None,
+        )
         self._loads = Counter(
             "hetero_loads", "Programs that were loaded, or were to be.", (*where, "outcome"), registry=None
         )
         self._load = Histogram(
             "hetero_load_seconds", "Time of loads that went well.", where, buckets=LOAD_BUCKETS, registry=None
         )
-        requests = (self._requests, self._fallbacks, self._run, self._copy, self._wait)
-        self._metrics = (*requests, self._loads, self._load, _Waiting(runtime), _Memory(runtime))
+        requests = (self._requests, self._fallbacks, self._run, self._copy, self._wait, self._heat, self._held)
+        self._metrics = (*requests, self._loads, self._load, _Waiting(runtime), _Memory(runtime), _Heat(runtime))
         registered: list[Any] = []
         try:
             for metric in self._metrics:
@@ -100,6 +112,10 @@ class Export:
             if attempt.outcome != "ok":
                 passed = (record.program, attempt.device, _truth(attempt.simulated))
                 self._fallbacks.labels(*passed, attempt.outcome).inc()
+        for decision in record.heat:
+            self._heat.labels(record.program, decision.device, decision.action).inc()
+            if decision.held is not None:
+                self._held.labels(record.program, decision.device).inc(decision.held)
 
     def _add_load(self, record: LoadRecord) -> None:
         attempt = record.attempt
@@ -171,6 +187,36 @@ class _Memory:
         }
 
 
+class _Heat:
+    """Temperatures and duties of the last look, asked when the metrics are read. Keeps no Runtime alive."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = weakref.ref(runtime)
+
+    def describe(self) -> list[Any]:
+        return list(self._families())
+
+    def collect(self) -> Iterator[Any]:
+        celsius, duty = self._families()
+        runtime = self._runtime()
+        governor = runtime.governor if runtime is not None else None
+        for device, sample in governor.samples.items() if governor is not None else ():
+            if sample.reading.celsius is not None:
+                celsius.add_metric([device], sample.reading.celsius)
+            duty.add_metric([device], sample.grant.duty)
+        yield from (celsius, duty)
+
+    def _families(self) -> tuple[Any, Any]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        return (
+            GaugeMetricFamily(
+                "hetero_device_celsius", "Temperature, where it is known.", labels=["device"]
+            ),
+            GaugeMetricFamily("hetero_device_duty", "The share of it that heat lets work.", labels=["device"]),
+        )
+
+
 def export(runtime: Runtime, registry: CollectorRegistry | None = None) -> Export:
     """Count and time the requests of a Runtime.
 
@@ -184,6 +230,9 @@ def export(runtime: Runtime, registry: CollectorRegistry | None = None) -> Expor
     | `hetero_waiting_requests` (gauge) | `program` |
     | `hetero_memory_in_use_bytes`, `_idle_bytes`, `_high_water_bytes`, `_limit_bytes` (gauges) | `pool` |
     | `hetero_memory_hits_total`, `hetero_memory_misses_total` | `pool` |
+    | `hetero_heat_decisions_total` | `program`, `device`, `action` (`pace`, `steer`, `stop`, `run`) |
+    | `hetero_heat_held_seconds_total` | `program`, `device` |
+    | `hetero_device_celsius`, `hetero_device_duty` (gauges) | `device` |
     | `hetero_loads_total` | `program`, `device`, `simulated`, `outcome` |
     | `hetero_load_seconds` (histogram, of those that went well) | `program`, `device`, `simulated` |
 

@@ -107,6 +107,7 @@ class Governor:
     Attributes:
         events: The last changes of state, oldest first; of the machine's supply too, under the name `power`.
         ticked: Called after each tick, outside of any lock.
+        changed: Called with the profile when the supply has made it another one; must be short.
         on_hot: What is done with work for a hot device.
         profile: The one in force.
         frequency: The NPU's ladder; None when it is not asked for.
@@ -139,6 +140,7 @@ class Governor:
         self._asked_power: float | None = None
         self.on_hot: OnHot = check_on_hot(on_hot or self.profile.on_hot)
         self.ticked: Callable[[], None] = lambda: None
+        self.changed: Callable[[Profile], None] = lambda profile: None
         self.events: deque[Event] = deque(maxlen=200)
         self._set = dict(limits or {})
         known = {name for device in devices for name in (device.name, device.kind)} | set(_KINDS)
@@ -221,8 +223,7 @@ class Governor:
         watched = self._watched.get(device)
         if watched is None or watched.admission.duty >= 1.0:
             return Decision(device, "run")
-        admission, sample = watched.admission, self._samples.get(device)
-        why = watched.control.grant.why if sample is None else f"{sample.reading}; {watched.control.grant.why}"
+        admission, why = watched.admission, self.why(device)
         stopped = admission.duty <= 0
         if not stopped and admission.admits():
             return Decision(device, "run", why)
@@ -297,6 +298,11 @@ class Governor:
             self.frequency.close()
 
     # For people
+
+    def why(self, device: str) -> str:
+        """Why a device may do what it may, with its temperature."""
+        sample, grant = self._samples.get(device), self._of(device).control.grant
+        return grant.why if sample is None else f"{sample.reading}; {grant.why}"
 
     @property
     def samples(self) -> Mapping[str, Sample]:
@@ -378,6 +384,7 @@ class Governor:
             watched.limits = self._limits(watched.device)
         reason = f"the profile is {profile.name} now, since nobody has chosen one"
         self.events.append(Event(now, "power", before, source, reason))
+        self.changed(profile)
 
     def _loads(self) -> dict[Part, float]:
         watched = self._watched.values()

@@ -45,8 +45,8 @@ def line(make_runtime: Callable[..., hetero.Runtime], monkeypatch: pytest.Monkey
     """The command line on a machine with one CPU and the kernels; a test may change `line.backends`."""
     line = Line()
 
-    def make(*, chain: Any = None, simulate: Any = (), options: Any = None) -> hetero.Runtime:
-        runtime = make_runtime(*line.backends, chain=chain, simulate=simulate or None, options=options)
+    def make(*, chain: Any = None, simulate: Any = (), options: Any = None, thermal: Any = True) -> hetero.Runtime:
+        runtime = make_runtime(*line.backends, chain=chain, simulate=simulate or None, options=options, thermal=thermal)
         runtime._plugins.register(hetero_kernels, "hetero.programs:kernels")
         return runtime
 

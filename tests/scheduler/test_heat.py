@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Board:
 
     def __init__(self, make: Make, root: Path, **options: Any) -> None:
         self.clock = Clock()
-        Sysroot(root / "root", "rk3588").show({part: 40.0 for part in range(4)})
+        Sysroot(root / "root", "rk3588").show(dict.fromkeys(range(4), 40.0))
         thermal = options.pop("thermal", ThermalSettings(on_hot=options.pop("on_hot", "pace")))
         seconds = options.pop("seconds", 1.0)
         run = self.clock.taking(seconds)
@@ -91,8 +91,8 @@ class Board:
 
 
 @pytest.fixture
-def board(make_runtime: Make, tmp_path: Path) -> Iterator[Callable[..., Board]]:
-    yield lambda **options: Board(make_runtime, tmp_path, **options)
+def board(make_runtime: Make, tmp_path: Path) -> Callable[..., Board]:
+    return lambda **options: Board(make_runtime, tmp_path, **options)
 
 
 def answer(future: concurrent.futures.Future[Any]) -> list[float]:

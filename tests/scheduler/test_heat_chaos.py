@@ -87,7 +87,7 @@ def weather(runtime: hetero.Runtime, seed: int) -> Iterator[None]:
 
 
 def governed(make: Make, backends: list[object], world: World, root: Path, on_hot: OnHot, keep: int) -> hetero.Runtime:
-    Sysroot(root, "rk3588").show({part: 40.0 for part in range(4)})
+    Sysroot(root, "rk3588").show(dict.fromkeys(range(4), 40.0))
     return make(
         *backends,
         host=Host(environ={}, sysroot=root, cache=root.parent / "cache"),
