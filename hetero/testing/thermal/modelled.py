@@ -52,7 +52,7 @@ BUILDS: Mapping[str, Mapping[str, Build]] = {
 }
 """The boards that can be modelled, and how each may be cooled."""
 
-_STILL = 0.001
+_STILL = 0.0003
 _LAST = 16
 
 
