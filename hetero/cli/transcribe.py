@@ -151,7 +151,7 @@ def command(
         _transcriber(rt, model, _devices(device, encoder_device, decoder_device), fallback, bar) as transcriber,
     ):
         load_seconds = time.perf_counter() - started
-        heat = HeatTimeline(rt) if timeline is not None or rt.modelled is not None else None
+        heat = HeatTimeline(rt) if timeline is not None or (rt.modelled and rt.governor) else None
         work = _Work(transcriber, decoding, bar, shown, verbose or sys.stdout.isatty(), not as_json, len(files) > 1)
         done = [work.file(file, targets[file]) for file in files]
         explanations = [part.explain() for part in _parts(transcriber)] if verbose else []
