@@ -51,8 +51,9 @@ from hetero_kernels import get
 from hetero_xrt.executable import TileExecutable
 from hetero_xrt.flow import Flow, Launch
 from hetero_xrt.layout import Tiles
-from hetero_xrt.manifest import Manifest, read_manifest
+from hetero_xrt.manifest import Manifest
 from hetero_xrt.pool import PoolCache
+from hetero_xrt.reading import read_manifest
 
 KERNEL = get("attention_i8_64x64")
 # An NPU takes no time of Python's to compute the answer, so that the simulator's is of no content.

@@ -42,9 +42,10 @@ from hetero_xrt.executable import TileExecutable
 from hetero_xrt.fidelity import compare_layers, cosine, largest_activations, write_statistics
 from hetero_xrt.flow import Flow
 from hetero_xrt.graph import GraphExecutable
-from hetero_xrt.manifest import Manifest, read_manifest
+from hetero_xrt.manifest import Manifest
 from hetero_xrt.onnx_program import MIN_COSINE, OnnxOnNpu, precision_of
 from hetero_xrt.pool import PoolCache
+from hetero_xrt.reading import read_manifest
 
 POLL = 1e-5
 """Modelled seconds that each poll of a launch is worth."""

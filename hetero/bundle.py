@@ -34,7 +34,6 @@ The format of `hetero.toml`, version 1::
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,10 +41,11 @@ from typing import Any
 import numpy as np
 
 from hetero.cache import sha256_of
-from hetero.errors import ArtifactMissing, BundleError, ProgramInvalid, ProgramNotFound
+from hetero.errors import BundleError, ProgramInvalid, ProgramNotFound
 from hetero.onnx_file import open_onnx
 from hetero.program import Artifact, Program
 from hetero.tensors import Dim, TensorSpec
+from hetero.toml_checks import TomlChecks, read_toml
 
 MANIFEST = "hetero.toml"
 FORMAT = 1
@@ -116,21 +116,12 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     Raises:
         BundleError: There is none, or it is not TOML.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
     manifest = folder / MANIFEST
     if not manifest.is_file():
         models = sorted(file.name for file in folder.glob("*.onnx"))
         hint = f"load {folder / models[0]} itself" if models else f"add a {MANIFEST} (docs: bundles)"
         raise BundleError(f"the folder {folder} has no {MANIFEST}", fix=hint)
-    try:
-        content: Mapping[str, Any] = tomllib.loads(manifest.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{manifest} is not valid TOML: {error}") from None
-    return content
+    return read_toml(manifest)
 
 
 def open_bundle(folder: Path, find: Callable[[str], Program | None] = lambda name: None) -> Program:
@@ -148,28 +139,28 @@ def open_bundle(folder: Path, find: Callable[[str], Program | None] = lambda nam
     return _Manifest(folder / MANIFEST, read_manifest(folder), find).program()
 
 
-class _Manifest:
-    """The content of one `hetero.toml`; every refusal names the file and the key."""
+class _Manifest(TomlChecks):
+    """The content of one `hetero.toml`."""
+
+    docs = "bundles"
 
     def __init__(self, path: Path, content: Mapping[str, Any], find: Callable[[str], Program | None]) -> None:
-        self._path = path
-        self._folder = path.parent
-        self._content = content
+        super().__init__(path, content)
         self._find = find
 
     def program(self) -> Program:
-        self._keys("the top level", self._content, {"program", "artifact", "input", "output", "options", "sizes"})
-        head = self._table("program", self._content.get("program"))
-        self._keys("[program]", head, {"format", "name", "description", "padding", "tolerance"})
+        self.keys("the top level", self.content, {"program", "artifact", "input", "output", "options", "sizes"})
+        head = self.table("program", self.content.get("program"))
+        self.keys("[program]", head, {"format", "name", "description", "padding", "tolerance"})
         if head.get("format") != FORMAT:
-            raise self._wrong(
+            raise self.wrong(
                 f"program.format is {head.get('format')!r}, expected {FORMAT}",
                 fix="upgrade hetero, or write the bundle in the format of docs: bundles",
             )
-        name = self._text("program.name", head.get("name", self._folder.resolve().name))
-        programs = [self._opened(f"artifact {i}", entry, name) for i, entry in enumerate(self._tables("artifact"), 1)]
+        name = self.text("program.name", head.get("name", self.folder.resolve().name))
+        programs = [self._opened(f"artifact {i}", entry, name) for i, entry in enumerate(self.tables("artifact"), 1)]
         if not programs:
-            raise self._wrong("there is no [[artifact]]", fix="name at least one file that a backend can load")
+            raise self.wrong("there is no [[artifact]]", fix="name at least one file that a backend can load")
         inputs, outputs = self._specs("input"), self._specs("output")
         for told in programs:
             if told.inputs or told.outputs:
@@ -177,19 +168,19 @@ class _Manifest:
                 self._agree("output", outputs, told.outputs)
                 inputs, outputs = inputs or told.inputs, outputs or told.outputs
         if not outputs:
-            raise self._wrong("[[input]] and [[output]] are needed, since no onnx artifact or kernel tells them")
+            raise self.wrong("[[input]] and [[output]] are needed, since no onnx artifact or kernel tells them")
         artifacts = tuple(told.artifacts[0] for told in programs)
         for place, artifact in enumerate(artifacts, 1):
             self._check_shapes(f"artifact {place}: shapes", artifact, inputs)
         padding = head.get("padding", "none")
         if padding not in ("none", "zeros", "repeat"):
-            raise self._wrong(f"program.padding is {padding!r}, expected 'none', 'zeros' or 'repeat'")
+            raise self.wrong(f"program.padding is {padding!r}, expected 'none', 'zeros' or 'repeat'")
         tolerance = head.get("tolerance")
         if tolerance is not None and (type(tolerance) not in (int, float) or not tolerance > 0):
-            raise self._wrong(f"program.tolerance is {tolerance!r}, expected a number above 0")
-        options = self._table("options", self._content.get("options", {}))
+            raise self.wrong(f"program.tolerance is {tolerance!r}, expected a number above 0")
+        options = self.table("options", self.content.get("options", {}))
         for backend, values in options.items():
-            self._table(f"options.{backend}", values)
+            self.table(f"options.{backend}", values)
         return Program(
             name,
             inputs,
@@ -199,55 +190,55 @@ class _Manifest:
             padding=padding,
             tolerance=tolerance,
             sizes=self._sizes(inputs),
-            source=str(self._folder),
+            source=str(self.folder),
         )
 
     def _sizes(self, inputs: tuple[TensorSpec, ...]) -> Mapping[str, int]:
-        sizes = self._table("sizes", self._content.get("sizes", {}))
+        sizes = self.table("sizes", self.content.get("sizes", {}))
         dims = {dim for spec in inputs for dim in spec.shape or () if isinstance(dim, str)}
         for name, size in sizes.items():
             if name not in dims:
-                raise self._wrong(
+                raise self.wrong(
                     f"sizes.{name} is no dimension of an input", fix=f"there are: {', '.join(sorted(dims))}"
                 )
             if type(size) is not int or size < 1:
-                raise self._wrong(f"sizes.{name} is {size!r}, expected a size of 1 or more")
+                raise self.wrong(f"sizes.{name} is {size!r}, expected a size of 1 or more")
         return sizes
 
     def _opened(self, where: str, entry: Mapping[str, Any], name: str) -> Program:
         """One artifact as a program, with inputs and outputs where its kind tells them."""
-        self._keys(where, entry, {"kind", "path", "name", "target", "sha256", "companions", "shapes", "report"})
-        kind = self._text(f"{where}: kind", entry.get("kind"))
+        self.keys(where, entry, {"kind", "path", "name", "target", "sha256", "companions", "shapes", "report"})
+        kind = self.text(f"{where}: kind", entry.get("kind"))
         if kind == "kernel":
-            kernel = self._text(f"{where}: name", entry.get("name"))
+            kernel = self.text(f"{where}: name", entry.get("name"))
             found = self._find(kernel)
             if found is None:
-                raise self._wrong(f"{where}: there is no kernel {kernel!r}", fix="`hetero models` lists the names")
+                raise self.wrong(f"{where}: there is no kernel {kernel!r}", fix="`hetero models` lists the names")
             return found
-        target = self._text(f"{where}: target", entry["target"]) if "target" in entry else None
-        companions = self._table(f"{where}: companions", entry.get("companions", {}))
-        files = {role: self._file(f"{where}: companions.{role}", file) for role, file in companions.items()}
-        path = self._file(f"{where}: path", entry.get("path"))
+        target = self.text(f"{where}: target", entry["target"]) if "target" in entry else None
+        companions = self.table(f"{where}: companions", entry.get("companions", {}))
+        files = {role: self.file(f"{where}: companions.{role}", file) for role, file in companions.items()}
+        path = self.file(f"{where}: path", entry.get("path"))
         if "sha256" in entry:
-            expected, found_sum = self._text(f"{where}: sha256", entry["sha256"]).lower(), sha256_of(path)
+            expected, found_sum = self.text(f"{where}: sha256", entry["sha256"]).lower(), sha256_of(path)
             if expected != found_sum:
                 raise ProgramInvalid(
-                    f"{path} has sha256 {found_sum}, {self._path} expects {expected}",
+                    f"{path} has sha256 {found_sum}, {self.path} expects {expected}",
                     fix="the file was changed or damaged: make or download the bundle again",
                 )
         if kind == "onnx":
             return open_onnx(path, name)
         shapes = {
             name: self._shape(f"{where}: shapes.{name}", shape)
-            for name, shape in self._table(f"{where}: shapes", entry.get("shapes", {})).items()
+            for name, shape in self.table(f"{where}: shapes", entry.get("shapes", {})).items()
         }
-        report = self._file(f"{where}: report", entry["report"]) if "report" in entry else None
+        report = self.file(f"{where}: report", entry["report"]) if "report" in entry else None
         artifact = Artifact(kind, path=path, target=target, companions=files, shapes=shapes, report=report)
         return Program(name, (), (), (artifact,))
 
     def _shape(self, where: str, value: Any) -> tuple[int, ...]:
         if not isinstance(value, list) or not all(type(size) is int and size > 0 for size in value):
-            raise self._wrong(f"{where} is {value!r}, expected a list of sizes")
+            raise self.wrong(f"{where} is {value!r}, expected a list of sizes")
         return tuple(value)
 
     def _check_shapes(self, where: str, artifact: Artifact, inputs: tuple[TensorSpec, ...]) -> None:
@@ -255,57 +246,40 @@ class _Manifest:
         if not artifact.shapes:
             return
         if artifact.shapes.keys() != {spec.name for spec in inputs}:
-            raise self._wrong(f"{where} are of {sorted(artifact.shapes)}, the inputs are {[s.name for s in inputs]}")
+            raise self.wrong(f"{where} are of {sorted(artifact.shapes)}, the inputs are {[s.name for s in inputs]}")
         for spec in inputs:
             shape = artifact.shapes[spec.name]
             if spec.shape is not None and (
                 len(shape) != len(spec.shape)
                 or any(type(dim) is int and dim != size for dim, size in zip(spec.shape, shape, strict=True))
             ):
-                raise self._wrong(f"{where}.{spec.name} is {list(shape)}, which does not fit {spec}")
-
-    def _file(self, where: str, value: Any) -> Path:
-        text = self._text(where, value)
-        path = self._folder / text
-        if Path(text).is_absolute() or not path.resolve().is_relative_to(self._folder.resolve()):
-            raise self._wrong(
-                f"{where}: {text!r} lies outside the bundle's folder", fix="keep a bundle's files in its folder"
-            )
-        if not path.is_file():
-            raise ArtifactMissing(
-                f"{self._path} names {text!r}, which is not there",
-                fix=f"put it into {self._folder}, or take the entry out",
-            )
-        return path
+                raise self.wrong(f"{where}.{spec.name} is {list(shape)}, which does not fit {spec}")
 
     def _specs(self, kind: str) -> tuple[TensorSpec, ...]:
-        specs = tuple(self._spec(f"{kind} {i}", entry) for i, entry in enumerate(self._tables(kind), 1))
-        names = [spec.name for spec in specs]
-        for name in names:
-            if names.count(name) > 1:
-                raise self._wrong(f"{kind} {name!r} is there twice")
+        specs = tuple(self._spec(f"{kind} {i}", entry) for i, entry in enumerate(self.tables(kind), 1))
+        self.unique(kind, [spec.name for spec in specs])
         return specs
 
     def _spec(self, where: str, entry: Mapping[str, Any]) -> TensorSpec:
-        self._keys(where, entry, {"name", "dtype", "shape"})
+        self.keys(where, entry, {"name", "dtype", "shape"})
         try:
-            dtype = np.dtype(self._text(f"{where}: dtype", entry.get("dtype")))
+            dtype = np.dtype(self.text(f"{where}: dtype", entry.get("dtype")))
         except TypeError:
-            raise self._wrong(
+            raise self.wrong(
                 f"{where}: dtype {entry.get('dtype')!r} is unknown", fix='use a numpy name: "float32", "int8"'
             ) from None
         shape = entry.get("shape")
         if not isinstance(shape, list) or not all(_is_dim(dim) for dim in shape):
-            raise self._wrong(f'{where}: shape is {shape!r}, expected a list of sizes, names or "?"')
+            raise self.wrong(f'{where}: shape is {shape!r}, expected a list of sizes, names or "?"')
         dims: tuple[Dim, ...] = tuple(None if dim == "?" else dim for dim in shape)
-        return TensorSpec(self._text(f"{where}: name", entry.get("name")), dtype, dims)
+        return TensorSpec(self.text(f"{where}: name", entry.get("name")), dtype, dims)
 
     def _agree(self, kind: str, written: tuple[TensorSpec, ...], told: tuple[TensorSpec, ...]) -> None:
         """What the manifest says must be what the ONNX artifact has; a fixed size for a free one is allowed."""
         if not written:
             return
         if [spec.name for spec in written] != [spec.name for spec in told]:
-            raise self._wrong(
+            raise self.wrong(
                 f"{kind}s are {[s.name for s in written]}, but the onnx artifact has {[s.name for s in told]}"
             )
         for mine, theirs in zip(written, told, strict=True):
@@ -318,35 +292,7 @@ class _Manifest:
                 )
             )
             if mine.dtype != theirs.dtype or not sizes:
-                raise self._wrong(f"{kind} {mine} does not fit the onnx artifact's {theirs}")
-
-    def _tables(self, key: str) -> list[Mapping[str, Any]]:
-        value = self._content.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-            raise self._wrong(f"{key} is no list of tables", fix=f"write [[{key}]]")
-        return value
-
-    def _table(self, where: str, value: Any) -> Mapping[str, Any]:
-        if not isinstance(value, dict):
-            raise self._wrong(f"{where} is {'missing' if value is None else 'no table'}")
-        return value
-
-    def _text(self, where: str, value: Any) -> str:
-        if not isinstance(value, str) or not value:
-            raise self._wrong(f"{where} is {'missing' if value is None else repr(value)}, expected a text")
-        return value
-
-    def _keys(self, where: str, table: Mapping[str, Any], known: set[str]) -> None:
-        for key in table:
-            if key not in known:
-                import difflib
-
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
-                raise self._wrong(f"{where} has the unknown key {key!r}", fix=hint)
-
-    def _wrong(self, problem: str, fix: str = "") -> BundleError:
-        return BundleError(f"{self._path}: {problem}", fix=fix)
+                raise self.wrong(f"{kind} {mine} does not fit the onnx artifact's {theirs}")
 
 
 def _is_dim(dim: Any) -> bool:

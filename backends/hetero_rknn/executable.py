@@ -108,6 +108,8 @@ class RknnExecutable(Executable):
         notes = [note for context in self._origins.values() for note in context.notes]
         if driver.library_version is not None:
             self.details["librknnrt"] = driver.library_version
+        if driver.kernel_driver_version is not None:
+            self.details["rknpu"] = driver.kernel_driver_version
         if notes:
             self.details["notes"] = "; ".join(dict.fromkeys([*filter(None, [self.details.get("notes")]), *notes]))
 

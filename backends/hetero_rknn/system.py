@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hetero.backend import Host
+from hetero.sysfs import text_of
 from hetero.thermal.npu import Frequency, devfreq_folder, npu_frequency, npu_load
 from hetero_rknn.platforms import Platform, compatibles, platform_in
 
@@ -91,7 +92,7 @@ def system_report(host: Host) -> SystemReport:
         properties["soc"] = f"{platform.title}, {platform.cores} NPU core{'s' if platform.cores > 1 else ''}"
     elif compatible:
         properties["soc"] = f"unknown ({', '.join(compatible)})"
-    board = _text(host.sysroot / "proc/device-tree/model")
+    board = text_of(host.sysroot / "proc/device-tree/model")
     properties |= {"board": board} if board else {}
     properties["kernel driver"] = f"rknpu {driver}" if driver else "unknown"
     properties["librknnrt"] = f"{version or 'unknown version'} ({_shown(host, library)})" if library else "not found"
@@ -117,7 +118,7 @@ def driver_version(host: Host) -> str | None:
     The module's file is there for built-in drivers too and readable by all; the others say `RKNPU driver: v0.9.8`.
     """
     for place in ("sys/module/rknpu/version", "proc/rknpu/version", "sys/kernel/debug/rknpu/version"):
-        found = _VERSION.search(_text(host.sysroot / place))
+        found = _VERSION.search(text_of(host.sysroot / place))
         if found:
             return found[1]
     return None
@@ -161,9 +162,9 @@ def _nodes(host: Host) -> tuple[Path, ...]:
         if not re.fullmatch(r"(card|renderD)\d+", folder.name):
             continue
         uevent = folder / "device/uevent"
-        if "DRIVER=RKNPU" in _text(uevent):
+        if "DRIVER=RKNPU" in text_of(uevent):
             own.append(folder.name)
-        elif uevent.is_file() and not _text(uevent):
+        elif uevent.is_file() and not text_of(uevent):
             anonymous.append(folder.name)
     if not own and _platform_driver(host, "RKNPU"):
         own = anonymous
@@ -175,7 +176,7 @@ def _nodes(host: Host) -> tuple[Path, ...]:
 def _platform_driver(host: Host, driver: str) -> bool:
     """Whether a driver is bound to one of the NPU's platform devices."""
     return any(
-        f"DRIVER={driver}" in _text(device / "uevent").splitlines()
+        f"DRIVER={driver}" in text_of(device / "uevent").splitlines()
         for device in _sorted(host.sysroot / "sys/bus/platform/devices", "*.npu*")
     )
 
@@ -208,14 +209,14 @@ def _driver_notes(host: Host, platform: Platform | None, driver: str | None) -> 
 
 
 def _rocket(host: Host) -> bool:
-    accel = (_text(folder / "device/uevent") for folder in _sorted(host.sysroot / "sys/class/accel", "*"))
+    accel = (text_of(folder / "device/uevent") for folder in _sorted(host.sysroot / "sys/class/accel", "*"))
     return _platform_driver(host, "rocket") or any("DRIVER=rocket" in text for text in accel)
 
 
 def _disabled(host: Host) -> bool:
     """Whether the device tree has an NPU and every one of its nodes is switched off."""
     states = [
-        _text(folder / "status")
+        text_of(folder / "status")
         for folder in _sorted(host.sysroot / "proc/device-tree", "npu@*")
         if (folder / "compatible").is_file()
     ]
@@ -275,7 +276,7 @@ def _frequency_notes(host: Host, frequency: Frequency | None) -> Iterator[str]:
         )
     if frequency.governor in _FIXED_GOVERNORS and 2 * frequency.current <= (frequency.limit or frequency.highest):
         # A governor that the driver does not offer must not be set: it has taken systems down.
-        offered = _text(folder / "available_governors").split()
+        offered = text_of(folder / "available_governors").split()
         value, file = ("performance", "governor") if "performance" in offered else (frequency.highest, "min_freq")
         yield (
             f"the NPU is stuck at {_mhz(frequency.current)} of {_mhz(frequency.highest)} MHz: the governor "
@@ -297,14 +298,6 @@ def _sorted(folder: Path, pattern: str) -> list[Path]:
         return sorted(folder.glob(pattern))
     except OSError:
         return []
-
-
-def _text(path: Path) -> str:
-    """A file's content without surrounding blanks and NULs; empty where there is none, or none for this user."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n\t")
-    except OSError:
-        return ""
 
 
 def _mhz(hertz: int | None) -> str:

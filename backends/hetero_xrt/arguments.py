@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from hetero.kernel_manifest import Layout, Role
 from hetero.pieces import Dealt
-
-Role = Literal["in", "out", "inout", "weight", "scratch", "constant"]
-Layout = Literal["packed", "separate"]
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from hetero.backend import Check, Host
 from hetero.errors import HeteroError
+from hetero.kernel_manifest import KERNEL_TOML
 from hetero_xrt.finding import VARIABLE
 from hetero_xrt.instructions import IN_TURN, columns_in_turn
-from hetero_xrt.manifest import MANIFEST, Manifest, read_manifest
+from hetero_xrt.manifest import Manifest
 from hetero_xrt.power import Tool
+from hetero_xrt.reading import read_manifest
 from hetero_xrt.system import SystemReport, built_pyxrts, memory_lock_limit, system_report
 
 _DRIVER_SINCE = (6, 14)
@@ -156,7 +158,7 @@ def _kernels(host: Host) -> Iterator[Check]:
             "kernels",
             f"{VARIABLE}={folder} holds none",
             "problem",
-            f"it has to hold a folder for each kernel, with its {MANIFEST}, xclbin and instructions (docs: xrt)",
+            f"it has to hold a folder for each kernel, with its {KERNEL_TOML}, xclbin and instructions (docs: xrt)",
         )
     for name, entry in entries:
         if not isinstance(entry, Manifest):
@@ -177,7 +179,7 @@ def _kernels(host: Host) -> Iterator[Check]:
 
 def _manifests(host: Host) -> Iterator[tuple[str, Manifest | HeteroError]]:
     named = host.environ.get(VARIABLE)
-    folders = sorted(Path(named).expanduser().glob(f"*/{MANIFEST}")) if named else []
+    folders = sorted(Path(named).expanduser().glob(f"*/{KERNEL_TOML}")) if named else []
     for path in folders:
         try:
             manifest = read_manifest(path)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from hetero.backend import Artifact, Program, Unsupported
 from hetero.errors import ProgramError
-from hetero_xrt.manifest import MANIFEST, Manifest, read_manifest
+from hetero.kernel_manifest import KERNEL_TOML
+from hetero_xrt.manifest import Manifest
+from hetero_xrt.reading import read_manifest
 
 VARIABLE = "HETERO_XRT_KERNELS"
 
@@ -38,7 +40,7 @@ def find_kernel(program: Program, generation: str | None, folders: Sequence[Path
     for folder in folders if name else ():
         place = folder / str(name)
         if place.is_dir():
-            manifest = _checked(place / MANIFEST, generation)
+            manifest = _checked(place / KERNEL_TOML, generation)
             if manifest.logical != name:
                 raise Unsupported(
                     f"{manifest.path} describes {manifest.logical!r}, not {name!r}",
@@ -66,12 +68,12 @@ def missing(program: Program, folders: Sequence[Path]) -> Unsupported:
     places = ", ".join(str(folder) for folder in folders) or f"neither the option kernels nor {VARIABLE} names a folder"
     return Unsupported(
         f"there is no xclbin for {name!r} ({places})",
-        fix=f"build one, and put it with its {MANIFEST} into FOLDER/{name}; then set {VARIABLE}=FOLDER (docs: xrt)",
+        fix=f"build one, and put it with its {KERNEL_TOML} into FOLDER/{name}; then set {VARIABLE}=FOLDER (docs: xrt)",
     )
 
 
 def _in_bundle(artifact: Artifact) -> Path:
-    return artifact.companions.get("manifest", artifact.file.parent / MANIFEST)
+    return artifact.companions.get("manifest", artifact.file.parent / KERNEL_TOML)
 
 
 def _checked(path: Path, generation: str | None) -> Manifest:

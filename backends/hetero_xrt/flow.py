@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 
 from hetero.backend import Unavailable, Unsupported
+from hetero.kernel_manifest import FIRST_DATA_ARGUMENT
 from hetero.tensors import Array
+from hetero_xrt.arguments import Argument
 from hetero_xrt.failures import ended_in, translated
 from hetero_xrt.flights import FLIGHTS
 from hetero_xrt.layout import Tiles
-from hetero_xrt.manifest import FIRST_DATA_ARGUMENT, Argument, Manifest
+from hetero_xrt.manifest import Manifest
 from hetero_xrt.weights import Held, ResidentWeights, Weights
 
 MOST_IN_FLIGHT = 4

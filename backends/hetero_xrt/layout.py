@@ -13,7 +13,8 @@ import numpy as np
 
 from hetero.backend import Program, TensorSpec, Unsupported
 from hetero.tensors import Array
-from hetero_xrt.manifest import Argument, Manifest, Tensor
+from hetero_xrt.arguments import Argument, Tensor
+from hetero_xrt.manifest import Manifest
 
 
 @dataclass(frozen=True)

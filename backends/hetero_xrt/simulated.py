@@ -7,24 +7,21 @@ import shutil
 import tempfile
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from hetero.backend import Host, Program, Unsupported
 from hetero.cache import key_of
 from hetero.errors import OptionError
-from hetero.testing.xrt.design import Design, DesignArgument, DesignTensor
-from hetero.testing.xrt.phoenix import SimulatedPhoenix
-from hetero.testing.xrt.pyxrt import simulated_pyxrt
-from hetero.testing.xrt.stand_in import (
-    MANIFEST,
-    instructions_of,
-    read_image,
-    usual_design,
-    work_of,
-    write_design,
-    xclbin_of,
-)
+from hetero.kernel_manifest import KERNEL_TOML, TileTensor
 from hetero_xrt.finding import kernel_name
-from hetero_xrt.manifest import Manifest, read_manifest
+from hetero_xrt.manifest import Batch, Manifest
+from hetero_xrt.reading import read_manifest
+
+if TYPE_CHECKING:
+    from hetero.testing.xrt.design import Design
+    from hetero.testing.xrt.phoenix import SimulatedPhoenix
+
+# The simulator is imported where it is asked for: who has an NPU, or none, does not wait for it.
 
 MACHINE = "phoenix"
 GENERATION = "npu1"
@@ -37,11 +34,15 @@ def described(host: Host) -> SimulatedPhoenix:
     Raises:
         OptionError: The description cannot be read.
     """
+    from hetero.testing.xrt.phoenix import SimulatedPhoenix
+
     return SimulatedPhoenix.from_text(host.environ.get(VARIABLE, ""))
 
 
 def module(host: Host) -> ModuleType:
     """A `pyxrt` of a machine of its own."""
+    from hetero.testing.xrt.pyxrt import simulated_pyxrt
+
     return simulated_pyxrt(described(host))
 
 
@@ -57,6 +58,8 @@ def stand_in(program: Program, found: Manifest | None, columns: int, cache: Path
     Raises:
         Unsupported: Nobody knows what the kernel computes.
     """
+    from hetero.testing.xrt.stand_in import instructions_of, usual_design, write_design, xclbin_of
+
     if found is not None and _is_stand_in(found.xclbin.path):
         return found
     name = found.logical if found is not None else kernel_name(program)
@@ -69,19 +72,19 @@ def stand_in(program: Program, found: Manifest | None, columns: int, cache: Path
         design = usual_design(program, columns) if found is None else _design(found)
     except OptionError as error:
         raise Unsupported(f"no stand-in for {name!r}: {error.problem}", fix=error.fix) from error
-    batch = {} if found is None else {"order": found.batch.order, "fill": found.batch.fill}
+    batch = Batch() if found is None else found.batch
     # By the bytes too, which another version of the simulator may write otherwise.
     parts = design.to_json(), xclbin_of(design).hex(), instructions_of(design).hex(), str(batch)
     folder = cache / f"{name}-{key_of(*parts)[:16]}"
-    if not (folder / MANIFEST).is_file():
+    if not (folder / KERNEL_TOML).is_file():
         cache.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=cache))
         try:
-            write_design(made, design, **batch)
+            write_design(made, design, order=batch.order, fill=batch.fill)
             # Another process may have been quicker; both made the same.
             os.rename(made, folder)
         except OSError:
-            if not (folder / MANIFEST).is_file():
+            if not (folder / KERNEL_TOML).is_file():
                 raise
         finally:
             shutil.rmtree(made, ignore_errors=True)
@@ -89,6 +92,8 @@ def stand_in(program: Program, found: Manifest | None, columns: int, cache: Path
 
 
 def _is_stand_in(path: Path) -> bool:
+    from hetero.testing.xrt.stand_in import read_image
+
     try:
         return read_image(path.read_bytes()) is not None
     except (RuntimeError, ValueError, KeyError, TypeError):  # the last three: metadata that is somebody else's
@@ -97,12 +102,15 @@ def _is_stand_in(path: Path) -> bool:
 
 def _design(manifest: Manifest) -> Design:
     """What a real kernel would compute, with the buffers that its manifest describes."""
+    from hetero.testing.xrt.design import Design, DesignArgument
+    from hetero.testing.xrt.stand_in import work_of
+
     arguments = tuple(
         DesignArgument(
             argument.index,
             argument.name,
             argument.role,
-            tuple(DesignTensor(t.name, t.dtype.name, t.shape, t.shared, t.axis, t.repeated) for t in argument.tensors),
+            tuple(TileTensor(t.name, t.dtype.name, t.shape, t.shared, t.axis, t.repeated) for t in argument.tensors),
             argument.column,
             argument.pieces,
             argument.padding,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hetero.backend import Host
+from hetero.sysfs import text_of
 
 XRT_PLACES = ("opt/xilinx/xrt/python", "usr/lib/python3/dist-packages", "usr/local/xrt/python")
 """Where XRT's packages put pyxrt; the first is AMD's own, which only `setup.sh` puts on Python's path."""
@@ -59,13 +60,13 @@ def system_report(host: Host) -> SystemReport:
     if folder is None:
         return SystemReport(None, None, "", None, _importable(), _module_fix(host), {}, ())
     node = host.sysroot / "dev/accel" / folder.name
-    name = _text(folder / "device/vbnv") or "unknown NPU"
+    name = text_of(folder / "device/vbnv") or "unknown NPU"
     generation = next((known for sign, known in _GENERATIONS.items() if sign in name.lower()), None)
     properties: dict[str, Any] = {"name": name, "device node": f"/dev/accel/{folder.name}"}
     for key, file in (("firmware", "fw_version"), ("device type", "device_type")):
-        text = _text(folder / "device" / file)
+        text = text_of(folder / "device" / file)
         properties |= {key: text} if text else {}
-    driver = _text(host.sysroot / "sys/module/amdxdna/version")
+    driver = text_of(host.sysroot / "sys/module/amdxdna/version")
     properties["kernel driver"] = f"amdxdna {driver}".strip()
     properties["memory lock limit"] = memory_lock_limit()[0]
     notes = (*_node_notes(node, folder.name), *_memlock_notes(), *_generation_notes(name, generation))
@@ -84,14 +85,14 @@ def _sysfs(host: Host) -> Path | None:
     except OSError:
         return None
     for folder in folders:
-        uevent = _text(folder / "device/uevent").splitlines()
-        if "DRIVER=amdxdna" in uevent or _text(folder / "device/vbnv"):
+        uevent = text_of(folder / "device/uevent").splitlines()
+        if "DRIVER=amdxdna" in uevent or text_of(folder / "device/vbnv"):
             return folder
     return None
 
 
 def _bdf(folder: Path) -> str | None:
-    for line in _text(folder / "device/uevent").splitlines():
+    for line in text_of(folder / "device/uevent").splitlines():
         if line.startswith("PCI_SLOT_NAME="):
             return line.partition("=")[2].strip()
     target = (folder / "device").resolve().name
@@ -180,11 +181,3 @@ def _memlock_notes() -> Iterator[str]:
 def _generation_notes(name: str, generation: str | None) -> Iterator[str]:
     if generation is None:
         yield f"{name} is no NPU that hetero has kernels for; it knows {', '.join(sorted(set(_GENERATIONS.values())))}"
-
-
-def _text(path: Path) -> str:
-    """A file's content without surrounding blanks; empty where there is none, or none for this user."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n\t")
-    except OSError:
-        return ""

@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     help="Runs on each device after the first that are not counted.",
 )
 @click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.0),
+    default=60.0,
+    show_default=True,
+    help="Seconds after which a call counts as hung: its device is given up, the others go on. 0: wait for ever.",
+)
+@click.option(
     "--meter",
     metavar="NAME",
     default="auto",
@@ -56,6 +63,7 @@ def command(
     seconds: float,
     runs: int | None,
     warmup: int,
+    timeout: float,
     meter: str,
     options: runtime.Options,
     thermal: str | None,
@@ -68,6 +76,7 @@ def command(
 
     Inputs are random unless they are given. Latency is from call to answer, one request at a time; throughput is with
     several under way. Times of a simulated device are the simulator's, and modelled: they say nothing of the hardware.
+    A device that does not answer within --timeout is told as failed, and is not waited for.
 
     Where the machine has a power meter, each device is then set to work and idle by turns, the others at rest: joules
     per item are what work takes more than rest, and are kept for the policy `efficiency`. Let nothing else run then.
@@ -87,11 +96,10 @@ def command(
         feed = make_feed(program, inputs, shapes, seed, default="random")
         contenders = [prepare(rt, program, device) for device in chosen]
         for contender in contenders:
-            if contender.session is not None:
-                stack.enter_context(contender.session)
+            stack.callback(contender.close)
         with progress_bar() as bar:
             bar.begin(program.name)
-            effort = Effort(warmup, seconds, runs)
+            effort = Effort(warmup, seconds, runs, timeout or None)
             measure(contenders, feed.arrays, effort, bar.update)
             if meter != "none":
                 bar.begin("energy")

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from hetero.backend import Device
+from hetero.cli.watched import Beat, Watched
 from hetero.energy.choice import meter_for, meter_named
 from hetero.energy.measuring import ROUNDS, Energy
 from hetero.energy.measuring import measure as energy_of
-from hetero.energy.meters import find_meters
-from hetero.errors import DispatchError, FallbackForbidden, Unavailable
+from hetero.energy.meters import Meter, find_meters
+from hetero.errors import DeviceTimeout, DispatchError, FallbackForbidden, Unavailable
 from hetero.tensors import Array
 
 if TYPE_CHECKING:
     from hetero.program import Program
     from hetero.runtime import Runtime
     from hetero.session import Session
+
+T = TypeVar("T")
 
 # Throughput is the median of so many stretches of `map`.
 _STRETCHES = 3
@@ -38,11 +42,13 @@ class Effort:
         warmup: Runs on each device that are not counted, after the first one.
         seconds: Time for each device, two thirds of it for single runs and one third for throughput.
         runs: Single runs, and items for throughput, on each device; goes before `seconds` when given.
+        timeout: Seconds after which a call counts as hung: its device is given up, the others go on. None for never.
     """
 
     warmup: int
     seconds: float
     runs: int | None
+    timeout: float | None = None
 
 
 @dataclass
@@ -74,12 +80,46 @@ class Contender:
     rates: list[float] = field(default_factory=list)
     outputs: Mapping[str, Array] = field(default_factory=dict)
     energy: Energy | None = None
+    _thread: Watched | None = None
+    _hangs: bool = False
 
-    def give_up(self, error: DispatchError) -> None:
-        """The device refused or failed: nothing more is measured on it."""
+    def give_up(self, error: DispatchError | DeviceTimeout) -> None:
+        """The device refused, failed or hangs: nothing more is measured on it."""
+        if isinstance(error, DeviceTimeout):
+            self.outcome, self._hangs = "failed", True
+            self.reason = f"{error.problem}; the call was left alone (--timeout gives it longer)"
+            return
         last = error.attempts[-1]
         self.outcome = "unsupported" if last.outcome == "unsupported" else "failed"
         self.reason = last.reason
+
+    def do(self, work: Callable[[Session, Beat], T], patience: float | None) -> T | None:
+        """Have the session do something; None when the device refuses, fails or hangs, which gives it up.
+
+        Args:
+            work: What to do, with beats in between where it takes long.
+            patience: Seconds that it may be silent; None for any number.
+        """
+        session = self.session
+        assert session is not None
+        try:
+            if patience is None:
+                return work(session, lambda: None)
+            if self._thread is None:
+                self._thread = Watched(f"hetero-bench-{self.device.name}")
+            return self._thread.do(lambda beat: work(session, beat), patience)
+        except (DispatchError, DeviceTimeout) as error:
+            self.give_up(error)
+            return None
+
+    def close(self) -> None:
+        """Free the session; a call that hangs is not waited for."""
+        if self._thread is not None:
+            self._thread.close()
+        if self.session is not None and self._hangs:
+            self.session.close(timeout=0)
+        elif self.session is not None:
+            self.session.close()
 
 
 def prepare(runtime: Runtime, program: Program, device: Device) -> Contender:
@@ -109,24 +149,29 @@ def measure(
         progress: Told what share is done.
     """
     for contender in _able(contenders):
-        started = time.perf_counter()
-        contender.outputs = _run(contender, inputs) or {}
-        contender.first_seconds = time.perf_counter() - started
+        answer = contender.do(functools.partial(_timed, inputs=inputs), effort.timeout)
+        if answer is not None:
+            contender.outputs, contender.first_seconds = answer
     for _ in range(effort.warmup):
         for contender in _able(contenders):
-            _run(contender, inputs)
+            contender.do(functools.partial(_timed, inputs=inputs), effort.timeout)
     single = effort.seconds * 2 / 3
     told = 0.0
     while waiting := [c for c in _able(contenders) if _share(c, effort.runs, single) < 1]:
         for contender in waiting:
-            _count(contender, inputs)
+            answer = contender.do(functools.partial(_timed, inputs=inputs), effort.timeout)
+            if answer is not None:
+                contender.seconds.append(answer[1])
+                contender.spent += answer[1]
         if time.perf_counter() - told > _TELL_EVERY:
             told = time.perf_counter()
             progress(min(_share(c, effort.runs, single) for c in waiting) * _STRETCHES, 2 * _STRETCHES)
     for stretch in range(_STRETCHES):
         progress(_STRETCHES + stretch, 2 * _STRETCHES)
         for contender in _able(contenders):
-            _stretch(contender, _items(inputs, effort))
+            rate = contender.do(functools.partial(_stretch, items=_items(inputs, effort)), effort.timeout)
+            if rate is not None:
+                contender.rates.append(rate)
     progress(2 * _STRETCHES, 2 * _STRETCHES)
 
 
@@ -160,11 +205,9 @@ def measure_energy(
             continue
         try:
             meter = chosen or meter_for(contender.device, runtime.devices, meters, sysroot)
-            contender.energy = energy_of(contender.session, inputs, meter, effort.seconds / (2 * ROUNDS + 1))
+            contender.energy = _energy(contender, inputs, meter, effort)
         except Unavailable as error:
             contender.energy = Energy.unknown(error)
-        except DispatchError as error:
-            contender.give_up(error)
     progress(1, 1)
 
 
@@ -201,21 +244,18 @@ def _able(contenders: Sequence[Contender]) -> Iterator[Contender]:
     return (c for c in contenders if c.session is not None and c.outcome == "ok")
 
 
-def _run(contender: Contender, inputs: Mapping[str, Any]) -> Mapping[str, Array] | None:
-    assert contender.session is not None
-    try:
-        return contender.session.run(inputs).outputs
-    except DispatchError as error:
-        contender.give_up(error)
-        return None
-
-
-def _count(contender: Contender, inputs: Mapping[str, Any]) -> None:
+def _timed(session: Session, beat: Beat, inputs: Mapping[str, Any]) -> tuple[Mapping[str, Array], float]:
+    """One run's outputs, and its seconds from call to answer."""
     started = time.perf_counter()
-    if _run(contender, inputs) is not None:
-        seconds = time.perf_counter() - started
-        contender.seconds.append(seconds)
-        contender.spent += seconds
+    outputs = session.run(inputs).outputs
+    return outputs, time.perf_counter() - started
+
+
+def _energy(contender: Contender, inputs: Mapping[str, Any], meter: Meter, effort: Effort) -> Energy | None:
+    turns = 2 * ROUNDS + 1
+    turn = effort.seconds / turns
+    patience = None if effort.timeout is None else effort.timeout + turns * max(turn, meter.shortest)
+    return contender.do(lambda session, beat: energy_of(session, inputs, meter, turn), patience)
 
 
 def _share(contender: Contender, runs: int | None, seconds: float) -> float:
@@ -236,12 +276,11 @@ def _items(inputs: Mapping[str, Any], effort: Effort) -> Iterator[Mapping[str, A
         yield inputs
 
 
-def _stretch(contender: Contender, items: Iterator[Mapping[str, Any]]) -> None:
-    assert contender.session is not None
+def _stretch(session: Session, beat: Beat, items: Iterator[Mapping[str, Any]]) -> float:
+    """Items per second of one stretch of `map`."""
     started = time.perf_counter()
-    try:
-        answered = sum(1 for _ in contender.session.map(items))
-    except DispatchError as error:
-        contender.give_up(error)
-        return
-    contender.rates.append(answered / (time.perf_counter() - started))
+    answered = 0
+    for _ in session.map(items):
+        answered += 1
+        beat()
+    return answered / (time.perf_counter() - started)

@@ -25,6 +25,7 @@ from typing import Literal
 
 from hetero.backend import Kind
 from hetero.errors import Unavailable
+from hetero.sysfs import text_of
 
 Scope = Literal["package", "board", "rail", "device", "battery"]
 
@@ -58,7 +59,7 @@ class Part:
     @property
     def counts(self) -> bool:
         """What flows into a battery, or stays in it, says nothing of what the machine takes."""
-        return self.status is None or _text(self.status) == "Discharging"
+        return self.status is None or text_of(self.status) == "Discharging"
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def find_meters(sysroot: Path) -> list[Meter]:
 
 def display_controllers(sysroot: Path) -> int:
     """How many graphics processors sit on PCI buses, integrated ones included."""
-    classes = [_text(file) for file in sysroot.glob("sys/bus/pci/devices/*/class")]
+    classes = [text_of(file) for file in sysroot.glob("sys/bus/pci/devices/*/class")]
     return sum(text.startswith("0x03") for text in classes)
 
 
@@ -137,7 +138,7 @@ def _rapl(sysroot: Path) -> Iterator[Meter]:
     # The same packages may be there twice, through MSRs and through MMIO: one of the two counts.
     for prefix in ("intel-rapl", "intel-rapl-mmio"):
         zones = [
-            (zone, _text(zone / "name"))
+            (zone, text_of(zone / "name"))
             for zone in sorted(folder.glob(f"{prefix}:*"))
             if zone.name.count(":") == 1 and (zone / "energy_uj").exists()
         ]
@@ -158,7 +159,7 @@ def _zones(zones: list[tuple[Path, str]], scope: Scope) -> Meter:
 
 def _hwmon(sysroot: Path) -> Iterator[Meter]:
     for folder in sorted(sysroot.glob("sys/class/hwmon/hwmon*")):
-        driver = _text(folder / "name")
+        driver = text_of(folder / "name")
         name = f"{driver}:{_place(folder)}"
         if driver == "amdgpu":
             yield from _card(folder, name) if is_graphics_card(folder / "device") else _one(folder, name, "package")
@@ -181,12 +182,12 @@ def _one(folder: Path, name: str, scope: Scope, kind: Kind | None = None) -> Ite
     energy = folder / "energy1_input"
     if energy.exists():
         # Counters of hwmon are 64 bits wide: they do not begin again.
-        label = _text(folder / "energy1_label")
+        label = text_of(folder / "energy1_label")
         yield Meter(name, label, scope, (Part((energy,), _MICRO),), True, 1.0, 0.1, 0.5, kind)
         return
     for file in ("power1_input", "power1_average"):
         if (folder / file).exists():
-            label = _text(folder / "power1_label")
+            label = text_of(folder / "power1_label")
             yield Meter(name, label, scope, (Part((folder / file,), _MICRO),), False, 0.1, 1.0, 2.0, kind)
             return
 
@@ -196,11 +197,11 @@ def _rails(folder: Path, name: str) -> Iterator[Meter]:
     channels = [
         channel
         for channel in (1, 2, 3)
-        if (folder / f"curr{channel}_input").exists() and _text(folder / f"in{channel}_enable") != "0"
+        if (folder / f"curr{channel}_input").exists() and text_of(folder / f"in{channel}_enable") != "0"
     ]
     for channel in channels:
         files = (folder / f"in{channel}_input", folder / f"curr{channel}_input")
-        label = _text(folder / f"in{channel}_label")
+        label = text_of(folder / f"in{channel}_label")
         scope: Scope = "board" if len(channels) == 1 else "rail"
         part = Part(files, _MILLI * _MILLI)
         yield Meter(f"{name}:{channel}", label, scope, (part,), False, 0.1, 0.5, 1.0)
@@ -219,7 +220,7 @@ def _batteries(sysroot: Path) -> Iterator[Meter]:
     parts = []
     for folder in sorted(sysroot.glob("sys/class/power_supply/*")):
         # The batteries of a mouse or a keyboard have the scope `Device`.
-        if _text(folder / "type") != "Battery" or _text(folder / "scope") == "Device":
+        if text_of(folder / "type") != "Battery" or text_of(folder / "scope") == "Device":
             continue
         status = folder / "status"
         power, volts, amperes = (folder / name for name in ("power_now", "voltage_now", "current_now"))
@@ -239,13 +240,5 @@ def _place(folder: Path) -> str:
 
 
 def _number(file: Path) -> int:
-    text = _text(file)
+    text = text_of(file)
     return int(text) if text.isdigit() else 0
-
-
-def _text(file: Path) -> str:
-    """What stands in a file; nothing when it is not there or cannot be read."""
-    try:
-        return file.read_text(errors="replace").strip()
-    except OSError:
-        return ""

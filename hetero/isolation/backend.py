@@ -10,12 +10,15 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
-from hetero.backend import Backend, BackendFactory, Call, Check, Device, Executable, Host, Option, PowerControl
-from hetero.errors import ClosedError, DeviceLost, HeteroError, OptionError, Unsupported
-from hetero.isolation.process import Process
+from hetero.backend import Artifact, Backend, BackendFactory, Call, Check, Device, Executable, Host, PowerControl
+from hetero.compiling.report import CompileReport, CompileRequest, Progress
+from hetero.errors import ClosedError, CompileError, DeviceLost, HeteroError, OptionError, Unsupported
+from hetero.isolation.process import Made, Process
+from hetero.isolation.samples import pack_samples
 from hetero.program import Program
 from hetero.tensors import Array
 
@@ -42,7 +45,7 @@ def isolated(
         clock: Seconds, for tests.
 
     Returns:
-        A Backend class of the same name, options and simulated machines, where a class was given; else a function.
+        A Backend class that declares the same, where a class was given; else a function.
 
     Raises:
         OptionError: It cannot be imported by name.
@@ -50,13 +53,14 @@ def isolated(
     reference = _reference(factory)
     settings = {"_reference": reference, "_restarts": restarts, "_clock": staticmethod(clock)}
     if isinstance(factory, type) and issubclass(factory, Backend):
-        return _named(factory.name, factory.options, factory.simulates, settings)
+        declared = Made(factory.name, factory.options, factory.simulates, factory.targets, factory.compile_options)
+        return _named(declared, settings)
 
     def make(host: Host) -> Backend:
         # What a function makes is known only when it has been called, and it is called in the process.
-        kind = _named(getattr(factory, "__name__", "backend"), (), (), settings)
-        backend = kind(host)
-        kind.name, kind.options, kind.simulates = backend.process().made
+        backend = _named(Made(getattr(factory, "__name__", "backend")), settings)(host)
+        for name, value in _declared(backend.process().made).items():
+            setattr(type(backend), name, value)
         return backend
 
     make.__name__ = getattr(factory, "__name__", repr(factory))
@@ -85,13 +89,7 @@ class IsolatedBackend(Backend):
 
     def load(self, program: Program, device: Device, options: Mapping[str, Any]) -> Executable:
         """See `Backend.load`."""
-        try:
-            what = pickle.dumps((program, dict(options)), pickle.HIGHEST_PROTOCOL)
-        except Exception as error:
-            raise Unsupported(
-                f"{program.name!r} cannot be handed to the process of backend {self.name!r}: {error}",
-                fix="make its artifacts' payloads of classes and functions that a module has by name",
-            ) from error
+        what = _pickled(self.name, program.name, (program, dict(options)))
         return IsolatedExecutable(self, device.name, what)
 
     def power(self, device: Device) -> PowerControl | None:
@@ -105,6 +103,31 @@ class IsolatedBackend(Backend):
     def trial_programs(self) -> Sequence[str]:
         """See `Backend.trial_programs`."""
         return self._here("trial_programs").trial_programs()
+
+    def trial_artifacts(self) -> Sequence[Artifact]:
+        """See `Backend.trial_artifacts`."""
+        return self._here("trial_artifacts").trial_artifacts()
+
+    def compiler(self, options: Mapping[str, Any]) -> str:
+        """See `Backend.compiler`."""
+        found: str = self.process().ask(("compiler", dict(options)))[0]
+        return found
+
+    def compile(self, request: CompileRequest, out: Path, progress: Progress) -> CompileReport:
+        """See `Backend.compile`: in the process, where a compiler that crashes takes nothing else with it.
+
+        When `progress` raises, the process hears of it as it next tells about a stage.
+        """
+        samples, counts = pack_samples(request)
+        what = _pickled(self.name, request.program.name, replace(request, calibration=(), checks=()))
+        try:
+            told = self.process().ask(("compile", what, counts, out.absolute()), samples, progress=progress)[0]
+        except DeviceLost as error:
+            raise CompileError(
+                f"{request.program.name!r} was not compiled for {request.target}: {error.problem}",
+                fix="what the compiler printed tells more; try other options, or another version of it",
+            ) from error
+        return CompileReport.from_dict(told)
 
     def _here(self, method: str) -> Backend:
         """The backend itself in this process, for a method that touches no vendor runtime, if it has one of its own."""
@@ -259,6 +282,16 @@ class IsolatedExecutable(Executable):
             return process
 
 
+def _pickled(backend: str, program: str, what: object) -> bytes:
+    try:
+        return pickle.dumps(what, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise Unsupported(
+            f"{program!r} cannot be handed to the process of backend {backend!r}: {error}",
+            fix="make its artifacts' payloads of classes and functions that a module has by name",
+        ) from error
+
+
 def _reference(factory: type[Backend] | BackendFactory) -> bytes:
     """The factory by the name under which a module has it."""
     try:
@@ -272,11 +305,13 @@ def _reference(factory: type[Backend] | BackendFactory) -> bytes:
         ) from error
 
 
-def _named(
-    name: str, options: tuple[Option, ...], simulates: tuple[str, ...], settings: Mapping[str, Any]
-) -> type[IsolatedBackend]:
-    body = {"name": name, "options": options, "simulates": simulates, "__module__": __name__, **settings}
-    return type("IsolatedBackend", (IsolatedBackend,), body)
+def _named(made: Made, settings: Mapping[str, Any]) -> type[IsolatedBackend]:
+    return type("IsolatedBackend", (IsolatedBackend,), {**_declared(made), "__module__": __name__, **settings})
+
+
+def _declared(made: Made) -> dict[str, Any]:
+    """The attributes of a Backend class that declares it."""
+    return {field.name: getattr(made, field.name) for field in fields(Made)}
 
 
 _keys = itertools.count(1)

@@ -12,6 +12,7 @@ import pickle
 import socket
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hetero.isolation.memory import Incoming, Layout, Outgoing
@@ -20,6 +21,19 @@ from hetero.tensors import Array
 # Bytes of the message; bytes of a new block, whose descriptor follows the message, or 0.
 _HEADER = struct.Struct("<QQ")
 _NOTHING: Mapping[str, Array] = {}
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is told on the way to an answer, in a message before it.
+
+    Attributes:
+        stage: What is being done.
+        done: How much of it, from 0 to 1.
+    """
+
+    stage: str
+    done: float
 
 
 class Channel:

@@ -19,11 +19,13 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hetero.backend import Option
+from hetero.compiling.report import Progress
 from hetero.errors import ClosedError, DeviceLost, DeviceTimeout, HeteroError, Unavailable
-from hetero.isolation.channel import Channel
+from hetero.isolation.channel import Channel, Told
 from hetero.isolation.failures import Failure
 from hetero.isolation.memory import anonymous_file
 from hetero.tensors import Array
@@ -43,6 +45,17 @@ _TERMINATE = 1.0
 _NOTHING: Mapping[str, Array] = {}
 
 
+@dataclass(frozen=True)
+class Made:
+    """What a backend declares; see `Backend`."""
+
+    name: str
+    options: tuple[Option, ...] = ()
+    simulates: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    compile_options: tuple[Option, ...] = ()
+
+
 class Process:
     """One child process. Usable from any thread.
 
@@ -52,7 +65,7 @@ class Process:
     Attributes:
         backend: As given.
         pid: Its process id.
-        made: What it told of its backend: name, options, simulated machines.
+        made: What it told of its backend.
         dead: It has ended, or is being ended.
 
     Raises:
@@ -62,7 +75,7 @@ class Process:
     def __init__(self, backend: str) -> None:
         self.backend = backend
         self.dead = False
-        self.made: tuple[str, tuple[Option, ...], tuple[str, ...]] = (backend, (), ())
+        self.made = Made(backend)
         self._closing = ""
         self._abandoned = False
         self._reason = ""
@@ -93,7 +106,11 @@ class Process:
         _live.add(self)
 
     def ask(
-        self, request: Any, arrays: Mapping[str, Array] = _NOTHING, timeout: float | None = None
+        self,
+        request: Any,
+        arrays: Mapping[str, Array] = _NOTHING,
+        timeout: float | None = None,
+        progress: Progress | None = None,
     ) -> tuple[Any, dict[str, Array]]:
         """Have the child do something, and wait for the answer.
 
@@ -101,6 +118,8 @@ class Process:
             request: The name of one of the worker's methods, and its arguments.
             arrays: Go through shared memory.
             timeout: Seconds; unlimited by default.
+            progress: Told what the child tells before its answer; may raise, and the child is then not heard any more.
+                With it, the memory for the arrays is not kept for the next request.
 
         Returns:
             The value and the arrays of the answer, which may be kept.
@@ -118,6 +137,10 @@ class Process:
         try:
             channel.send(request, arrays)
             answer, layout = channel.receive(timeout)
+            while isinstance(answer, Told):
+                if progress is not None:
+                    progress(answer.stage, answer.done)
+                answer, layout = channel.receive(timeout)
             outputs = channel.arrays(layout, copy=True)
         except TimeoutError:
             self._drop(channel)
@@ -131,7 +154,10 @@ class Process:
             # An interrupted wait leaves an answer behind that nobody collects, and so an unusable channel.
             self._drop(channel)
             raise
-        self._idle.append(channel)
+        if progress is None:
+            self._idle.append(channel)
+        else:
+            self._drop(channel)
         if isinstance(answer, Failure):
             raise answer.error()
         return answer, outputs

@@ -12,11 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from hetero.backend import Backend, Call, Device, Executable, Host, PolledExecutable
+from hetero.compiling.report import Progress
 from hetero.errors import (
     ClosedError,
     DeviceLost,
@@ -26,8 +29,10 @@ from hetero.errors import (
     Unsupported,
     WrongAnswer,
 )
-from hetero.isolation.channel import Channel
+from hetero.isolation.channel import Channel, Told
 from hetero.isolation.failures import Failure, plain, plain_device
+from hetero.isolation.process import Made
+from hetero.isolation.samples import unpack_samples
 from hetero.scheduler.polling import run_polled
 from hetero.tensors import Array
 
@@ -50,25 +55,33 @@ class Worker:
         self._lock = threading.Lock()
         self._closed = False
 
-    def answer(self, request: Sequence[Any], inputs: Mapping[str, Array]) -> Answer:
+    def answer(self, request: Sequence[Any], inputs: Mapping[str, Array], progress: Progress) -> Answer:
         """What a request asks for. Raises what the backend raises."""
         name, *arguments = request
         if name == "run":
             return self.run(inputs, *arguments)
+        if name == "compile":
+            return self.compile(inputs, progress, *arguments), _NONE
         return getattr(self, name)(*arguments), _NONE
 
-    def make(self, reference: bytes, host: Host) -> tuple[str, Any, Any]:
+    def make(self, reference: bytes, host: Host) -> Made:
         """Import the backend and make it.
 
         Returns:
-            Its name, options and simulated machines.
+            What it declares.
         """
         try:
             factory = pickle.loads(reference)
         except Exception as error:
             raise Unavailable(f"the backend cannot be imported in its process: {_text(error)}") from error
         self._backend = backend = factory(host)
-        return backend.name, tuple(backend.options), tuple(map(str, backend.simulates))
+        return Made(
+            backend.name,
+            tuple(backend.options),
+            tuple(map(str, backend.simulates)),
+            tuple(map(str, backend.targets)),
+            tuple(backend.compile_options),
+        )
 
     def probe(self) -> list[Device]:
         """The backend's devices."""
@@ -126,6 +139,35 @@ class Worker:
         loaded = self._loaded.pop(key, None)
         if loaded is not None:
             loaded.close(_PATIENCE)
+
+    def compiler(self, options: Mapping[str, Any]) -> str:
+        """What the backend compiles with."""
+        return str(self._made.compiler(options))
+
+    def compile(
+        self, samples: Mapping[str, Array], progress: Progress, what: bytes, counts: tuple[int, int], out: Path
+    ) -> Mapping[str, Any]:
+        """Compile.
+
+        Args:
+            samples: See `pack_samples`.
+            progress: Told about stages.
+            what: The request, pickled, without its samples.
+            counts: How many samples there are for calibration, and to compare on.
+            out: Folder for the artifact.
+
+        Returns:
+            The report, in plain values.
+        """
+        try:
+            request = pickle.loads(what)
+        except Exception as error:
+            raise Unsupported(f"the program cannot be read in the backend's process: {_text(error)}") from error
+        calibration, checks = unpack_samples(samples, counts)
+        request = replace(request, calibration=calibration, checks=checks)
+        report = self._made.compile(request, out, lambda stage, done: progress(str(stage), float(done)))
+        told: Mapping[str, Any] = plain(report.to_dict())
+        return told
 
     def close(self) -> None:
         """Close everything; what is in the middle of a run is left alone, and the backend with it."""
@@ -218,7 +260,7 @@ def serve(worker: Worker, channel: Channel) -> None:
             return
         try:
             inputs = channel.arrays(layout, copy=False)
-            value, outputs = worker.answer(request, inputs)
+            value, outputs = worker.answer(request, inputs, lambda stage, done: channel.send(Told(stage, done)))
         except SystemExit as error:
             _leave(error)
         except BaseException as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING
 
-from hetero.backend import NO_OPTIONS, Call, Executable, Kind, Pace, PolledExecutable
+from hetero.backend import NO_OPTIONS, Call, Executable, Kind, PolledExecutable
 from hetero.errors import (
     ClosedError,
     DeviceTimeout,
@@ -26,8 +26,10 @@ from hetero.scheduler.canary import Canary
 from hetero.scheduler.costs import CostModel
 from hetero.scheduler.examine import ask_again, ask_units
 from hetero.scheduler.expectations import Expectations
-from hetero.scheduler.heat import Heat, admits
-from hetero.scheduler.lanes import Lanes, Unit
+from hetero.scheduler.gate import Gate
+from hetero.scheduler.heat import admits
+from hetero.scheduler.interrupts import Interrupts
+from hetero.scheduler.lanes import Unit
 from hetero.scheduler.polling import run_polled
 from hetero.scheduler.reasons import reason_of
 from hetero.telemetry.records import Attempt, Outcome, Stage
@@ -43,8 +45,8 @@ Loaded = Executable | PolledExecutable
 Run = Callable[[Mapping[str, Array], Call], Mapping[str, Array]]
 
 
-class Candidate:
-    """A program on one device.
+class Candidate(Gate):
+    """A program on one device, and the gate to it.
 
     Args:
         name: The device's name; of a device that is not here, the name by which the user asked for it.
@@ -68,10 +70,6 @@ class Candidate:
         shut: Called when the device, or a unit of it, was set aside.
         loaded: Called after a load, whatever came of it.
         expects: What runs are expected to cost here.
-        lanes: Its lanes and the health of the units they run on.
-        free: Calls whose lane is free.
-        pace: When calls may begin; None for whenever a lane is free.
-        heat: Its heat; None where nobody looks after that.
         patience: Seconds that each canary may take at load; None for as long as it takes.
         backlog: Seconds of work that is planned for it and waits.
     """
@@ -90,6 +88,7 @@ class Candidate:
         watts: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        super().__init__(clock)
         self.name = name
         self.backend = backend
         self.simulated = simulated
@@ -99,24 +98,18 @@ class Candidate:
         self.passed_over: Attempt | None = None
         self.verifier: Verifier | None = None
         self.min_cosine: float | None = None
-        self.lanes = Lanes(clock)
-        self.free = self.lanes.free
         self.shut: Callable[[], None] = lambda: None
         self.loaded: Callable[[Attempt], None] = lambda attempt: None
         self.give_back: Callable[[Call], None] = self.lanes.give_back
-        self.pace: Pace | None = None
-        self.heat: Heat | None = None
         self.patience: float | None = None
         self.backlog = 0.0
         self.canary: Callable[[int], Canary | None] = lambda rows: None
         self._rows = 1
         self._load = load
         self._signature = signature
-        self._clock = clock
         self.expects = Expectations(costs if costs is not None else CostModel(), cost_key, watts)
         self._lock = threading.Lock()
-        self._cancels = threading.Lock()
-        self._cancelling = False
+        self._interrupts = Interrupts()
         self._run: Run | None = None
         self._closed = False
 
@@ -146,31 +139,6 @@ class Candidate:
         """Not loaded so far, and nothing is known against it."""
         return self._run is None and self.passed_over is None and not self._closed
 
-    @property
-    def idle(self) -> bool:
-        """It has a free lane, and its pace lets a call begin."""
-        return bool(self.free) and (self.pace is None or self.pace.due_in() <= 0)
-
-    @property
-    def paced(self) -> float:
-        """Seconds for which its pace holds a call back."""
-        return 0.0 if self.pace is None else max(0.0, self.pace.due_in())
-
-    @property
-    def hot(self) -> bool:
-        """Heat takes something away from it."""
-        return self.heat is not None and self.heat.hot
-
-    @property
-    def stopped(self) -> bool:
-        """Heat lets nothing begin on it."""
-        return self.heat is not None and self.heat.stopped
-
-    @property
-    def headroom(self) -> float:
-        """How much of it heat lets work, 0 to 1."""
-        return 1.0 if self.heat is None else self.heat.headroom
-
     def admits(self, request: Request) -> bool:
         """Whether heat lets a request begin here now."""
         return admits(request, self, self._clock())
@@ -178,23 +146,6 @@ class Candidate:
     def held(self, request: Request) -> float:
         """Seconds for which heat would hold a request back here; infinite at a stop, 0 where its deadline presses."""
         return 0.0 if self.heat is None or self.admits(request) else self.heat.due_in
-
-    def take(self) -> Call | None:
-        """A lane on which a call begins now; None when none is free, or it is too soon."""
-        if self.pace is not None and self.pace.due_in() > 0:
-            return None
-        call = self.lanes.take()
-        if call is not None:
-            self.begins(call)
-        return call
-
-    def begins(self, call: Call) -> None:
-        """A lane that was taken is going to be used: the call is counted."""
-        call.number = self.lanes.next_number()
-        if self.pace is not None:
-            self.pace.began()
-        if self.heat is not None:
-            self.heat.began(call)
 
     def load(self) -> Attempt | None:
         """Load the program, once, and tell of it; as `_load_once`, which does it."""
@@ -310,9 +261,8 @@ class Candidate:
                 heat.ended(call, seconds if seconds >= 0 else clock() - started)
             call.started = 0.0
             call.options = NO_OPTIONS
-            if self._cancelling:
-                with self._cancels:  # else the lane's next run might be hit
-                    pass
+            if self._interrupts.busy:
+                self._interrupts.wait()
         self.lanes.succeeded(call)
         self.expects.learn(inputs, seconds)
         if heat is not None and heat.guesses:
@@ -344,29 +294,8 @@ class Candidate:
             call.outputs = arrays
 
     def cancel(self, call: Call, turn: int) -> bool:
-        """Ask a run to end soon.
-
-        Args:
-            call: Its lane.
-            turn: Which run on the lane it is; one that has ended is let be, and so is the next.
-
-        Returns:
-            Whether the vendor's runtime could be asked.
-        """
-        with self._cancels:
-            self._cancelling = True  # a run that ends from now on waits for this to be over
-            try:
-                executable = self.executable
-                if executable is None or call.turn != turn or not call.started:
-                    return False
-                call.cancelled = True
-                call.cancelled = bool(executable.cancel(call))
-                return call.cancelled
-            except Exception:
-                _log.exception("%s: cancelling a call failed", self.name)
-                return False
-            finally:
-                self._cancelling = False
+        """Ask a run to end soon; see `Interrupts.interrupt`."""
+        return self._interrupts.interrupt(self.name, self.executable, call, turn)
 
     def answer_canary(self, unit: Unit) -> bool:
         """Run the canary on a unit that is set aside. Returns whether it has recovered."""
@@ -385,7 +314,7 @@ class Candidate:
         call.turn += 1
         started = call.started = self._clock()
         if self.heat is not None:
-            self.heat.began(call)
+            self.heat.began(call, started)
         try:
             outputs = run(canary.inputs, call)
             self._signature.check_outputs(outputs)
@@ -420,7 +349,7 @@ class Candidate:
             raise ClosedError("the device is not ready")
         started = self._clock()
         if self.heat is not None:
-            self.heat.began(call)
+            self.heat.began(call, started)
         try:
             outputs = run(inputs, call)
             self._signature.check_outputs(outputs)

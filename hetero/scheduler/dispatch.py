@@ -138,17 +138,17 @@ class Dispatcher:
             or self.board.waiting
             or not first.usable
             or first.pace is not None
-            or (heat is not None and heat.hot)
+            or (heat is not None and heat.admission.duty < 1.0)
         ):
             return None
         call = first.lanes.take()
         if call is None:
             return None
         call.number = first.lanes.next_number()
-        if heat is not None:
-            heat.began(call)
         clock = self.board.clock
         started = record.arrived = clock()
+        if heat is not None:
+            heat.inside[call] = started
         try:
             outputs = first.run(inputs, call, record.attempts)
         except BaseException as error:

@@ -27,6 +27,9 @@ SHORTEST = 1e-3
 
 _BASES = 64
 
+# Seconds; how long shorter calls take says more of the host than of the device's heat.
+_QUICK = 1e-3
+
 
 class Heat:
     """One device's heat, as a candidate has it: may a call begin, and the governor is told of calls, once each.
@@ -36,36 +39,41 @@ class Heat:
         device: The device's name.
 
     Attributes:
+        admission: What the governor grants.
+        inside: The calls that have begun, and when: written to directly on the shortest way.
         guesses: No sensor has told anything of it: `answered` is to be called.
     """
 
     def __init__(self, governor: Governor, device: str) -> None:
         self.governor = governor
         self._device = device
-        self._admission = governor.pace(device)
-        self._inside: dict[Call, bool] = {}
+        self.admission = governor.pace(device)
+        self.inside: dict[Call, float] = {}
+        self._told: dict[Call, list[float]] = {}
+        self._reserved: dict[Call, float] = {}
         self._bases: dict[Shapes, float] = {}
         self.guesses = governor.guesses(device) is not None
+        self.admission.read(self)
 
     @property
     def hot(self) -> bool:
         """Heat takes something away from the device."""
-        return self._admission.duty < 1.0
+        return self.admission.duty < 1.0
 
     @property
     def headroom(self) -> float:
         """How much of it may work, 0 to 1."""
-        return self._admission.duty
+        return self.admission.duty
 
     @property
     def stopped(self) -> bool:
         """Nothing may begin on it."""
-        return self._admission.duty <= 0
+        return self.admission.duty <= 0
 
     @property
     def due_in(self) -> float:
         """Seconds until a call may begin; infinite at a stop."""
-        return self._admission.due_in()
+        return self.admission.due_in()
 
     def explain(self) -> str:
         """What heat takes away from the device now, and why; empty for nothing."""
@@ -73,15 +81,31 @@ class Heat:
             return ""
         return f"heat leaves {self.headroom:.0%} of it: {self.governor.why(self._device)}"
 
-    def began(self, call: Call) -> None:
+    def began(self, call: Call, now: float) -> None:
         """A lane was taken, and a call begins on it."""
-        self._inside[call] = True
-        self._admission.began()
+        # Without a lock, for most calls: a lane has one call at a time, and who ends it is told by the dictionary.
+        self.inside[call] = now
+        if self.admission.duty < 1.0:
+            self._reserved[call] = self.admission.reserve()
 
     def ended(self, call: Call, seconds: float) -> None:
         """The call on a lane has ended, was given up for hung, or has not begun after all; only the first is told."""
-        if self._inside.pop(call, False):  # in one step, whoever else comes here in this moment
-            self._admission.ended(seconds)
+        if self.inside.pop(call, None) is None:  # in one step, whoever else comes here in this moment
+            return
+        try:
+            told = self._told[call]
+        except KeyError:
+            told = self._told[call] = [0.0, 0]
+        told[0] += seconds
+        told[1] += 1
+        if self._reserved or self.admission.duty < 1.0:
+            self.admission.spend(seconds - self._reserved.pop(call, 0.0))
+
+    def worked(self, now: float) -> tuple[float, float, int]:
+        """See `hetero.thermal.admission.Meter`."""
+        running = sum(max(0.0, now - begun) for begun in self.inside.copy().values())
+        told = list(self._told.copy().values())
+        return running, sum(seconds for seconds, _ in told), int(sum(calls for _, calls in told))
 
     def answered(self, shapes: Shapes, seconds: float, usual: float | None) -> None:
         """A call was answered: where no sensor speaks, that is what the heat is guessed from.
@@ -92,7 +116,7 @@ class Heat:
             usual: What such calls take as a rule by now. The first that is known stays the measure: what a device
                 that grows slower takes as a rule grows with it.
         """
-        if usual is None:
+        if usual is None or usual < _QUICK:
             return
         drift = self.governor.guesses(self._device)
         if drift is None:

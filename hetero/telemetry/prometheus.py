@@ -210,9 +210,7 @@ class _Heat:
         from prometheus_client.core import GaugeMetricFamily
 
         return (
-            GaugeMetricFamily(
-                "hetero_device_celsius", "Temperature, where it is known.", labels=["device"]
-            ),
+            GaugeMetricFamily("hetero_device_celsius", "Temperature, where it is known.", labels=["device"]),
             GaugeMetricFamily("hetero_device_duty", "The share of it that heat lets work.", labels=["device"]),
         )
 

@@ -12,7 +12,6 @@
 | `admission`, `steering` | a duty made into admissions; elsewhere or slower |
 | `ladder` | the NPU's clock, for root |
 | `governor`, `sampling` | all of it together; a thread that has it look once a second |
+| `settings`, `watching` | what a user asks for; the governor of a Runtime |
 | `recording` | what was seen, and what would have been done |
-
-Nothing of this is used by the scheduler yet.
 """

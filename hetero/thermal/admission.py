@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
+from typing import Protocol
 
 _BURST = 0.5
 _TYPICAL_KEPT = 0.9
+
+
+class Meter(Protocol):
+    """Counts the work of some calls by itself, which costs them less than to tell of each."""
+
+    def worked(self, now: float) -> tuple[float, float, int]:
+        """Lane-seconds so far of the calls that run now; those of all calls that have ended; how many these are."""
 
 
 class Admission:
@@ -37,6 +46,7 @@ class Admission:
         self._running = 0
         self._busy = 0.0
         self._busy_at = self._used_at = self._at
+        self._meters: weakref.WeakKeyDictionary[Meter, tuple[float, float, int]] = weakref.WeakKeyDictionary()
 
     @property
     def tokens(self) -> float:
@@ -86,10 +96,36 @@ class Admission:
             typical = self._typical
             self._typical = seconds if typical is None else _TYPICAL_KEPT * typical + (1 - _TYPICAL_KEPT) * seconds
 
+    def read(self, meter: Meter) -> None:
+        """Count the work that a meter tells of, too, for as long as somebody keeps that."""
+        with self._lock:
+            self.told = True
+            self._meters[meter] = (0.0, 0.0, 0)
+
+    def reserve(self) -> float:
+        """Take off what a metered call is expected to take, which begins now.
+
+        Returns:
+            What was taken off, for `spend`.
+        """
+        with self._lock:
+            self._fill()
+            self._count()
+            reserved = self._typical or 0.0
+            self._tokens -= reserved
+            return reserved
+
+    def spend(self, seconds: float) -> None:
+        """Take off what a metered call has taken on top of what was reserved for it."""
+        with self._lock:
+            self._fill()
+            self._tokens -= seconds
+
     def used(self) -> float:
         """The share of its lanes' time that was at work since this was asked last, 0 to 1."""
         with self._lock:
             self._work()
+            self._count()
             passed = self._busy_at - self._used_at
             share = self._busy / (passed * self.lanes) if passed > 0 else float(self._running > 0)
             self._busy, self._used_at = 0.0, self._busy_at
@@ -100,6 +136,19 @@ class Admission:
         gained = self.duty * self.lanes * max(0.0, now - self._at)
         self._tokens = min(_BURST * self.lanes, self._tokens + gained)
         self._at = now
+
+    def _count(self) -> None:
+        """Take in what the meters have counted."""
+        now = self._clock()
+        for meter, (running, seconds, calls) in list(self._meters.items()):
+            told = meter.worked(now)
+            self._meters[meter] = told
+            # A call that ends takes what it had worked before from those that run to those that have ended.
+            self._busy += max(0.0, told[0] + told[1] - running - seconds)
+            ended = told[2] - calls
+            if ended > 0:
+                mean, kept = (told[1] - seconds) / ended, _TYPICAL_KEPT**ended
+                self._typical = mean if self._typical is None else kept * self._typical + (1 - kept) * mean
 
     def _work(self) -> None:
         now = self._clock()

@@ -22,7 +22,8 @@ class Profile:
         name: As users write it.
         meaning: In one sentence.
         on_hot: What is done with work for a hot device.
-        power_mode: Of a Ryzen AI NPU (`xrt-smi configure --pmode`), as root sets it; hetero does not.
+        power_mode: Of a Ryzen AI NPU (`xrt-smi configure --pmode`), as root sets it; `Runtime(power="profile")` asks
+            for it.
         maximum: Degrees below the usual maximum of each kind of device, in which it stays.
         limits: Thresholds that differ besides.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,69 @@ def test_a_device_that_fails_midway_is_given_up_and_the_others_go_on(
     assert (contenders[0].outcome, contenders[0].reason) == ("failed", "DeviceLost: it went away")
     assert failing.calls == 6
     assert len(contenders[1].seconds) == 9
+
+
+class Hanging:
+    """A device of which one call never ends, until the test lets it."""
+
+    def __init__(self, at: int) -> None:
+        self.calls = 0
+        self.over = threading.Event()
+        self._at = at
+
+    def __call__(self, inputs: Mapping[str, Array], call: object) -> Mapping[str, Array]:
+        self.calls += 1
+        if self.calls > self._at:
+            self.over.wait()
+        return {"y": inputs["x"] * 2}
+
+
+# The first run, a single run, one in the middle of a stretch of `map`.
+@pytest.mark.parametrize("at", [0, 3, 8])
+def test_a_device_that_hangs_is_given_up_and_the_others_go_on(
+    make_runtime: Callable[..., hetero.Runtime], at: int
+) -> None:
+    hanging = Hanging(at)
+    runtime = make_runtime(fake("a", run=hanging), fake("b"))
+    contenders = [prepare(runtime, DOUBLE, device) for device in runtime.devices]
+    try:
+        measure(contenders, {"x": np.ones(3, np.float32)}, Effort(warmup=0, seconds=0, runs=6, timeout=1.5))
+        assert contenders[0].outcome == "failed"
+        assert contenders[0].reason.startswith("no answer within 1.5 s; the call was left alone")
+        assert (contenders[1].outcome, len(contenders[1].seconds), len(contenders[1].rates)) == ("ok", 6, 3)
+        calls = hanging.calls
+        for contender in contenders:
+            contender.close()
+        assert hanging.calls == calls
+    finally:
+        hanging.over.set()
+
+
+def test_the_watch_on_a_call_changes_neither_answer_nor_error(make_runtime: Callable[..., hetero.Runtime]) -> None:
+    failing = Failing(at=5, error=hetero.errors.DeviceLost("it went away"))
+    runtime = make_runtime(fake("a", run=failing), fake("b"))
+    contenders = [prepare(runtime, DOUBLE, device) for device in runtime.devices]
+    measure(contenders, {"x": np.ones(3, np.float32)}, Effort(warmup=0, seconds=0, runs=9, timeout=60.0))
+    assert (contenders[0].outcome, contenders[0].reason) == ("failed", "DeviceLost: it went away")
+    assert len(contenders[1].seconds) == 9
+    assert contenders[1].outputs["y"].tolist() == [2.0, 2.0, 2.0]
+
+
+def test_a_hang_is_told_with_what_to_do_and_ends_with_1(line: Line, double: Path) -> None:
+    over = threading.Event()
+
+    def hang(outputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        over.wait()
+        return outputs
+
+    line.backends = [reference("npu", "npu", spoil=hang), reference("cpu")]
+    try:
+        result = line("bench", double, "--runs", 1, "--timeout", 2)
+    finally:
+        over.set()
+    assert result.exit_code == 1, result.output
+    assert "npu: failed: no answer within 2 s; the call was left alone (--timeout gives it longer)" in result.stdout
+    assert "time and max diff are against cpu" in result.stdout
 
 
 def test_the_table_has_every_device_and_marks_simulated_ones(line: Line, double: Path) -> None:

@@ -168,6 +168,13 @@ def test_a_check_that_fails_is_told_and_ends_with_1(line: Line) -> None:
     assert "fix: take a stack of 6,144 bytes or more" in result.stdout
 
 
+def test_a_size_whose_transfers_no_shim_takes_is_told_with_the_limit(line: Line) -> None:
+    result = line("kernels", "verify", "mel_i16_80", "--rung", 1, "--tiles-per-core", 32)
+    assert result.exit_code == 1
+    assert "1,024 entries of a shim's second dimension, and there are 1,023" in " ".join(result.stdout.split())
+    assert "fewer tiles a core" in " ".join(result.stdout.split())
+
+
 def test_what_was_asked_for_and_is_not_here_ends_with_3(line: Line) -> None:
     document = line.json("kernels", "verify", "gelu_i8", "--rung", 4, code=3)
     assert document["kernels"]["gelu_i8"][0]["state"] == "not here"

@@ -47,6 +47,8 @@ def test_a_model_runs_as_often_as_asked_and_each_file_is_written(line: Line, dou
         "simulated": ["npu"],
         "fell_back": 0,
         "wait_seconds": document["wait_seconds"],
+        "heat": {},
+        "heat_held_seconds": 0,
         "loads": document["loads"],
         "written": [str(file) for file in files],
     }

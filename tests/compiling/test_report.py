@@ -136,7 +136,7 @@ def test_a_bundle_tells_the_shapes_and_the_report_of_an_artifact(tmp_path: Path)
         ('shapes = { x = ["n", 8] }', "expected a list of sizes"),
         ("shapes = { z = [1, 8] }", "the inputs are"),
         ("shapes = { x = [1] }", "does not fit"),
-        ('report = "../m.json"', "outside the bundle's folder"),
+        ('report = "../m.json"', "outside the folder"),
         ("shape = { x = [1, 8] }", "did you mean 'shapes'"),
     ],
 )

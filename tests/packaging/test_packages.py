@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.core.test_bundle import write_model
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "examples" / "hetero-reference"
@@ -137,3 +143,29 @@ def test_imports_point_one_way() -> None:
             words = line.split()
             if words[:1] in (["import"], ["from"]):
                 assert not words[1].startswith(foreign), f"{path}: {line}"
+
+
+def test_every_extra_and_what_it_brings_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    text = (ROOT / "docs" / "dependencies.md").read_text().replace("_", "-")
+    extras = project["optional-dependencies"]
+    for name, requirements in extras.items():
+        assert f"`{name}`" in text, f"the extra {name}"
+        if name in ("dev", "docs"):
+            continue  # tools, which the table sums up
+        for requirement in requirements:
+            package = re.split(r"[\[<>=; ]", requirement)[0].replace("_", "-")
+            assert package in text, f"{package} of {name}"
+    for requirement in project["dependencies"]:
+        assert f"| {re.split('[<>=; ]', requirement)[0]} |" in text, requirement
+    own = {name for entry in extras["all"] for name in re.findall(r"[\w-]+", entry.partition("[")[2])}
+    assert own == set(extras) - {
+        "all",
+        "simulator",
+        "whisper-tiny-en",
+        "whisper-base",
+        "build-kernels",
+        "testing",
+        "docs",
+        "dev",
+    }, "an extra is neither in `all` nor left out of it on purpose"

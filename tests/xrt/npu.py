@@ -19,8 +19,9 @@ from hetero.testing.xrt.stand_in import write_stand_in
 from hetero_kernels import get
 from hetero_xrt.executable import TileExecutable
 from hetero_xrt.flow import Flow
-from hetero_xrt.manifest import Manifest, read_manifest
+from hetero_xrt.manifest import Manifest
 from hetero_xrt.pool import PoolCache
+from hetero_xrt.reading import read_manifest
 from tests.xrt.machine import KERNEL, REFERENCES
 
 POLL = 1e-4

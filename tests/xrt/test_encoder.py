@@ -294,7 +294,7 @@ def on_npu(folder: Path, program: Program, **options: Any) -> OnnxOnNpu:
     laptop = Laptop(folder)
 
     def load(name: str) -> Any:
-        from hetero_xrt.manifest import read_manifest
+        from hetero_xrt.reading import read_manifest
 
         manifest = read_manifest(write_usual(folder / name, get(name).program(), 4))
         return laptop.load(manifest, contexts=1)

@@ -21,8 +21,8 @@ from hetero_kernels import get
 from hetero_xrt.executable import TileExecutable
 from hetero_xrt.flights import FLIGHTS
 from hetero_xrt.graph import GraphExecutable, Shapes
-from hetero_xrt.manifest import read_manifest
 from hetero_xrt.quantise import matrix_of
+from hetero_xrt.reading import read_manifest
 from hetero_xrt.steps import AttentionStep, HostStep, Layer, LinearStep, Plan, Step
 from tests.xrt.npu import Laptop, still
 

@@ -12,7 +12,7 @@ import pytest
 from hetero.testing.xrt.stand_in import write_stand_in
 from hetero_kernels import get
 from hetero_xrt.instructions import columns_in_turn
-from hetero_xrt.manifest import read_manifest
+from hetero_xrt.reading import read_manifest
 from tests.xrt.machine import KERNEL
 
 IN, OUT = 0x1D214, 0x1D204

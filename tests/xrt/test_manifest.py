@@ -13,7 +13,8 @@ import pytest
 from hetero.errors import ArtifactMissing, BundleError, HeteroError, ProgramInvalid
 from hetero.testing.xrt.stand_in import read_image, write_stand_in
 from hetero_kernels import get, names
-from hetero_xrt.manifest import Batch, Manifest, read_manifest
+from hetero_xrt.manifest import Batch, Manifest
+from hetero_xrt.reading import read_manifest
 
 Edit = Callable[[str], str]
 

@@ -20,7 +20,7 @@ from hetero_kernels import get
 from hetero_xrt import simulated
 from hetero_xrt.executable import TileTicket
 from hetero_xrt.layout import Tiles
-from hetero_xrt.manifest import read_manifest
+from hetero_xrt.reading import read_manifest
 from hetero_xrt.weights import ResidentWeights, Weights
 from tests.xrt.npu import Laptop, still
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hetero.errors import OptionError
+from hetero.kernel_manifest import TileTensor
 from hetero.testing.xrt.clock import ControlledClock
-from hetero.testing.xrt.design import Design, DesignArgument, DesignTensor
+from hetero.testing.xrt.design import Design, DesignArgument
 from hetero.testing.xrt.pyxrt import simulated_pyxrt
 from hetero.testing.xrt.stand_in import read_image, write_design, write_stand_in, xclbin_of
 from hetero_kernels import get
@@ -192,8 +193,8 @@ def test_packing_and_unpacking_are_each_others_inverse(
 ) -> None:
     """A kernel that copies gives back every byte in its place in every layout; and a design survives its file."""
     tiles = columns * per_column
-    ins = tuple(DesignTensor(f"x{i}", "int16", shape) for i, shape in enumerate(shapes))
-    outs = tuple(DesignTensor(f"y{i}", "int16", shape) for i, shape in enumerate(shapes))
+    ins = tuple(TileTensor(f"x{i}", "int16", shape) for i, shape in enumerate(shapes))
+    outs = tuple(TileTensor(f"y{i}", "int16", shape) for i, shape in enumerate(shapes))
     places = range(columns) if separate else [None]
     arguments = [("in", ins, place) for place in places] + [("out", outs, place) for place in places]
     design = Design(

@@ -51,7 +51,6 @@ class CapiDriver(Driver):
 
     name = "capi"
     zero_copy = True
-    shares_weights = True
 
     def __init__(
         self,

@@ -92,12 +92,10 @@ class Driver(ABC):
     Attributes:
         name: `lite` or `capi`.
         zero_copy: Inputs and outputs live in memory that the NPU reads and writes itself.
-        shares_weights: `duplicate` costs no second copy of the weights.
     """
 
     name: ClassVar[Literal["lite", "capi"]]
     zero_copy: ClassVar[bool] = False
-    shares_weights: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -7,51 +7,17 @@ a section of its own. One launch takes `tiles_per_launch` tiles, as many in each
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from hetero.pieces import Dealt
+from hetero.kernel_manifest import Role, TileTensor, Worker
 from hetero.tensors import Array
 
 Reference = Callable[..., Mapping[str, Array]]
 """A kernel's exact answer: `reference(**inputs) -> {output name: array}`, all its tiles at once."""
-
-Role = Literal["in", "out", "inout", "weight", "scratch", "constant"]
-FIRST_DATA_ARGUMENT = 3
-
-
-@dataclass(frozen=True)
-class DesignTensor:
-    """One tensor in a buffer.
-
-    Attributes:
-        name: The kernel's name for it.
-        dtype: A numpy name.
-        shape: Of one tile; of the whole for a `weight` or a `constant`.
-        shared: The kernel takes it once for all tiles, and every tile brings its own copy.
-        axis: That it is cut along, in an argument of several pieces.
-        repeated: It is not cut: each of them has a copy.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    shared: bool = False
-    axis: int = 0
-    repeated: bool = False
-
-    @property
-    def size(self) -> int:
-        """Bytes of one tile."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    def dealt(self, pieces: int) -> Dealt:
-        """How it lies in a tile of so many pieces."""
-        return Dealt(self.shape, np.dtype(self.dtype), pieces, self.axis, self.repeated)
 
 
 @dataclass(frozen=True)
@@ -72,7 +38,7 @@ class DesignArgument:
     index: int
     name: str
     role: Role
-    tensors: tuple[DesignTensor, ...]
+    tensors: tuple[TileTensor, ...]
     column: int | None = None
     pieces: int = 1
     padding: int = 0
@@ -88,7 +54,7 @@ class DesignArgument:
         """Bytes of one tile."""
         return self.pieces * self.piece_size
 
-    def views(self, content: Array, tiles: int) -> Iterator[tuple[DesignTensor, Array]]:
+    def views(self, content: Array, tiles: int) -> Iterator[tuple[TileTensor, Array]]:
         """Each tensor and its parts in so many tiles: `[tiles, *cells]`; of a repeated one the first piece's."""
         offset = 0
         for tensor in self.tensors:
@@ -129,7 +95,7 @@ class Design:
     serial: bool = False
     multiply_adds: int = 0
     by_cycles: bool = False
-    worker: Literal["core", "column", "array"] = "core"
+    worker: Worker = "core"
 
     @property
     def tiles_per_column(self) -> int:
@@ -158,7 +124,7 @@ class Design:
             DesignArgument(
                 **{
                     **entry,
-                    "tensors": tuple(DesignTensor(**{**t, "shape": tuple(t["shape"])}) for t in entry["tensors"]),
+                    "tensors": tuple(TileTensor(**{**t, "shape": tuple(t["shape"])}) for t in entry["tensors"]),
                 }
             )
             for entry in content["arguments"]

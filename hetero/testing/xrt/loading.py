@@ -6,8 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from hetero.kernel_manifest import FIRST_DATA_ARGUMENT
 from hetero.testing.xrt.bound import Bound, incompatible, unsigned
-from hetero.testing.xrt.design import FIRST_DATA_ARGUMENT
 from hetero.testing.xrt.enums import AccessMode, DeviceInfo
 from hetero.testing.xrt.launch import DATA_BANK, INSTRUCTION_BANK, Context
 from hetero.testing.xrt.stand_in import Image, read_image

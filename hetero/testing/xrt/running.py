@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from hetero.kernel_manifest import FIRST_DATA_ARGUMENT
 from hetero.tensors import Array
 from hetero.testing.xrt.bound import Bound, incompatible, unsigned
-from hetero.testing.xrt.design import FIRST_DATA_ARGUMENT
 from hetero.testing.xrt.enums import BufferFlags, CommandState, SyncDirection
 from hetero.testing.xrt.launch import Command, Job
 from hetero.testing.xrt.loading import Device, HwContext, Kernel

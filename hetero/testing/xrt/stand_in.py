@@ -7,7 +7,6 @@ sections that tools read for its shape, and its design in USER_METADATA; it hold
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import struct
@@ -17,16 +16,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from hetero.errors import OptionError
+from hetero.kernel_manifest import (
+    FIRST_DATA_ARGUMENT,
+    KERNEL_TOML,
+    Fill,
+    KernelManifest,
+    Layout,
+    Order,
+    Role,
+    TileTensor,
+    constant_name,
+)
 from hetero.program import Program
 from hetero.tensors import TensorSpec
-from hetero.testing.xrt.design import FIRST_DATA_ARGUMENT, Design, DesignArgument, DesignTensor, Role
+from hetero.testing.xrt.design import Design, DesignArgument
 from hetero.testing.xrt.kernels import kernel_program
 
 PLATFORM = "hetero_simulated_npu1"
-MANIFEST = "kernel.toml"
 
 _AXLF = struct.Struct("<8si28s256sQ")
 _HEADER = struct.Struct("<QQQHBBHH16s64s16s16sI4x")
@@ -49,8 +56,6 @@ _MULTIPLY_ADDS = {"attention_i8_64x64": 2 * 64**3, "matmul_i8_64x64": 64**3}
 _GEMM = re.compile(r"gemm_i8_i\d+_(\d+)x(\d+)")
 _HEADS = re.compile(r"attention_i8_exact_(\d+)")
 _ROWS, _GEMM_ROWS, _HEAD_SIZE, _BLOCK_SIDE = 4, 64, 64, 64
-
-Layout = Literal["packed", "separate"]
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,8 @@ def write_stand_in(
     tile_rows: int | None = None,
     weights: Literal["tile", "argument"] = "tile",
     serial: bool = False,
-    order: Literal["columns", "interleaved"] = "columns",
-    fill: Literal["zeros", "repeat"] = "zeros",
+    order: Order = "columns",
+    fill: Fill = "zeros",
 ) -> Path:
     """Write the stand-in files of a kernel.
 
@@ -171,7 +176,7 @@ def _attention_buffers(design: Design) -> tuple[DesignArgument, ...]:
     )
 
 
-def write_design(folder: Path, design: Design, *, order: str = "columns", fill: str = "zeros") -> Path:
+def write_design(folder: Path, design: Design, *, order: Order = "columns", fill: Fill = "zeros") -> Path:
     """Write the stand-in files of a design: `KERNEL.xclbin`, `KERNEL.insts.bin` and `kernel.toml`.
 
     Returns:
@@ -183,10 +188,26 @@ def write_design(folder: Path, design: Design, *, order: str = "columns", fill: 
     instructions.write_bytes(instructions_of(design))
     for argument in design.arguments:
         if argument.content:
-            (folder / _constant_name(design, argument)).write_bytes(bytes.fromhex(argument.content))
-    manifest = folder / MANIFEST
-    manifest.write_text(_manifest(design, xclbin.name, instructions.name, order, fill), encoding="utf-8")
-    return manifest
+            (folder / constant_name(design.kernel, argument.name)).write_bytes(bytes.fromhex(argument.content))
+    manifest = KernelManifest(
+        name=design.name,
+        logical=design.kernel,
+        xclbin=xclbin.name,
+        instructions=instructions.name,
+        columns=design.columns,
+        rows=design.rows,
+        worker=design.worker,
+        tiles_per_launch=design.tiles_per_launch,
+        joined=design.joined,
+        buffers=design.arguments,
+        order=order,
+        fill=fill,
+        opcode=design.opcode,
+        comment="A stand-in for a simulated NPU: the xclbin beside it holds no code.",
+    )
+    written = folder / KERNEL_TOML
+    written.write_text(manifest.text(), encoding="utf-8")
+    return written
 
 
 def instructions_of(design: Design) -> bytes:
@@ -286,16 +307,16 @@ def _designed(
     ):
         tile_rows = 4096
 
-    def tensor(spec: TensorSpec) -> DesignTensor:
+    def tensor(spec: TensorSpec) -> TileTensor:
         shape: Sequence[Any] = spec.shape or ()
         shared = not shape or shape[0] not in lead
         tile = tuple(shape) if shared else tuple(shape[1:]) if tile_rows is None else (tile_rows, *shape[1:])
-        return DesignTensor(spec.name, spec.dtype.name, tile, shared)
+        return TileTensor(spec.name, spec.dtype.name, tile, shared)
 
     inputs, outputs = [tensor(spec) for spec in program.inputs], [tensor(spec) for spec in program.outputs]
-    own = [DesignTensor(t.name, t.dtype, t.shape) for t in inputs if t.shared] if weights == "argument" else []
+    own = [TileTensor(t.name, t.dtype, t.shape) for t in inputs if t.shared] if weights == "argument" else []
     tiled = [t for t in inputs if not (own and t.shared)]
-    groups: list[tuple[str, Role, list[DesignTensor]]] = [("in", "in", tiled), ("out", "out", outputs)]
+    groups: list[tuple[str, Role, list[TileTensor]]] = [("in", "in", tiled), ("out", "out", outputs)]
     if own:
         groups.insert(1, ("weights", "weight", own))
     arguments: list[DesignArgument] = []
@@ -317,7 +338,7 @@ def _designed(
     )
 
 
-def work_of(kernel: str, outputs: Sequence[DesignTensor]) -> dict[str, Any]:
+def work_of(kernel: str, outputs: Sequence[TileTensor]) -> dict[str, Any]:
     """What a design says of the size of its work, for modelled time: `multiply_adds` and `by_cycles`.
 
     Args:
@@ -329,64 +350,3 @@ def work_of(kernel: str, outputs: Sequence[DesignTensor]) -> dict[str, Any]:
     if heads := _HEADS.fullmatch(kernel):
         return {"multiply_adds": 2 * int(heads[1]) ** 2 * _HEAD_SIZE // _ROWS, "by_cycles": True}
     return {"multiply_adds": _MULTIPLY_ADDS.get(kernel, sum(math.prod(tensor.shape) for tensor in outputs))}
-
-
-def _manifest(design: Design, xclbin: str, instructions: str, order: str, fill: str) -> str:
-    """A `kernel.toml`; strings are written as JSON, which TOML reads alike."""
-    lines = [
-        "# A stand-in for a simulated NPU: the xclbin beside it holds no code.",
-        "[kernel]",
-        "format = 1",
-        f"name = {json.dumps(design.name)}",
-        f"logical = {json.dumps(design.kernel)}",
-        'target = "npu1"',
-        f"xclbin = {json.dumps(xclbin)}",
-        f"instructions = {json.dumps(instructions)}",
-        f"opcode = {design.opcode}",
-        f"columns = {design.columns}",
-        f"rows = {design.rows}",
-        f"worker = {json.dumps(design.worker)}",
-        f"tiles_per_launch = {design.tiles_per_launch}",
-        "",
-        "[batch]",
-        f"order = {json.dumps(order)}",
-        f"fill = {json.dumps(fill)}",
-        f"tiles = {json.dumps('joined' if design.joined else 'stacked')}",
-    ]
-    for argument in design.arguments:
-        lines += [
-            "",
-            "[[argument]]",
-            f"index = {argument.index}",
-            f"name = {json.dumps(argument.name)}",
-            f"role = {json.dumps(argument.role)}",
-        ]
-        if argument.column is not None:
-            lines += ['layout = "separate"', f"column = {argument.column}"]
-        if argument.content:
-            lines.append(f"file = {json.dumps(_constant_name(design, argument))}")
-        if argument.pieces > 1:
-            lines.append(f"pieces = {argument.pieces}")
-        if argument.padding:
-            lines.append(f"padding = {argument.padding}")
-        lines += ["tensors = [", *(f"    {_tensor(tensor)}," for tensor in argument.tensors), "]"]
-    return "\n".join(lines) + "\n"
-
-
-def _tensor(tensor: DesignTensor) -> str:
-    parts = [
-        f"name = {json.dumps(tensor.name)}",
-        f"dtype = {json.dumps(np.dtype(tensor.dtype).name)}",
-        f"shape = {json.dumps(list(tensor.shape))}",
-    ]
-    if tensor.shared:
-        parts.append("shared = true")
-    if tensor.axis:
-        parts.append(f"axis = {tensor.axis}")
-    if tensor.repeated:
-        parts.append("repeated = true")
-    return "{ " + ", ".join(parts) + " }"
-
-
-def _constant_name(design: Design, argument: DesignArgument) -> str:
-    return f"{design.kernel}.{argument.name}.bin"

@@ -2,55 +2,23 @@
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from hetero.pieces import Dealt
+from hetero.errors import OptionError
+from hetero.kernel_manifest import Layout, Role, TileTensor, Worker
 from hetero.tensors import Array
 from hetero_kernels.aie2.function import CoreFunction
 from hetero_kernels.aie2.geometry import Geometry
 from hetero_kernels.aie2.iron import Iron
 from hetero_kernels.kernel import Kernel
 
-Worker = Literal["core", "column", "array"]
-"""Who works on one tile: a core, the cores of a column together, or all of them."""
-
-Role = Literal["in", "out", "weight", "constant"]
-
-
-@dataclass(frozen=True)
-class TileTensor:
-    """One tensor in a buffer of the host.
-
-    Attributes:
-        name: As the kernel's spec has it.
-        dtype: A numpy name.
-        shape: Of one tile; of the whole in a `weight` or a `constant`.
-        shared: The kernel takes it once for all tiles, and every tile brings its own copy.
-        axis: That it is cut along, where its argument is dealt out in pieces.
-        repeated: It is whole in each of them.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    shared: bool = False
-    axis: int = 0
-    repeated: bool = False
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    def dealt(self, pieces: int) -> Dealt:
-        """How it lies in a tile of so many pieces."""
-        return Dealt(self.shape, np.dtype(self.dtype), pieces, self.axis, self.repeated)
+Design = TypeVar("Design", bound="ArrayDesign")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,82 +56,107 @@ class HostArgument:
         return self.tiles * self.pieces * self.piece_size
 
 
-class ArrayDesign(Protocol):
-    """A kernel on the array, of one geometry."""
+@dataclass(frozen=True, kw_only=True)
+class ArrayDesign(ABC):
+    """A kernel on the array, of one geometry.
+
+    Attributes:
+        kernel: What it computes.
+        source: The `.cc` with all of its functions.
+        frame: Bytes of stack that a core's functions take at most.
+        data: Bytes of tables that the source keeps in a core's memory.
+        geometry: How much of the array it takes, and how much work a launch is.
+        joined: A tile is several entries of the kernel's leading dimension, as its tensors' first dimension says; else
+            it is one.
+        cycles: Of one call, estimated; used for modelled time only.
+        limits: What it does not do, for the listing.
+    """
+
+    worker: ClassVar[Worker] = "core"
+    """Who works on a tile."""
+
+    layouts: ClassVar[tuple[Layout, ...]] = ("packed",)
+    """Those that its geometry may have."""
+
+    kernel: Kernel
+    source: Path
+    frame: int
+    data: int = 0
+    geometry: Geometry = field(default_factory=Geometry)
+    joined: bool = False
+    cycles: int = 0
+    limits: str = ""
+
+    def __post_init__(self) -> None:
+        layout = self.geometry.layout
+        if layout not in self.layouts:
+            raise OptionError(
+                f"{self.name} has buffers for all columns together, and the layout is {layout!r}",
+                fix=f"take the layout {' or '.join(self.layouts)}",
+            )
 
     @property
     def name(self) -> str:
         """The kernel's."""
+        return self.kernel.name
 
     @property
-    def kernel(self) -> Kernel:
-        """What it computes."""
+    def columns(self) -> int:
+        """Of the array."""
+        return self.geometry.columns
 
     @property
-    def source(self) -> Path:
-        """The `.cc` with all of its functions."""
-
-    @property
-    def functions(self) -> tuple[CoreFunction, ...]:
-        """What its cores call."""
-
-    @property
-    def data(self) -> int:
-        """Bytes of tables that the source keeps in a core's memory."""
+    def rows(self) -> int:
+        """Cores of a column."""
+        return self.geometry.rows
 
     @property
     def stack(self) -> int:
-        """Bytes of a core's stack."""
-
-    @property
-    def cycles(self) -> int:
-        """Of one call, estimated; used for modelled time only."""
-
-    @property
-    def limits(self) -> str:
-        """What it does not do, for the listing."""
-
-    @property
-    def geometry(self) -> Geometry:
-        """How much of the array it takes, and how much work a launch is."""
-
-    @property
-    def joined(self) -> bool:
-        """A tile is several entries of the kernel's leading dimension, as its first dimension says; else it is one."""
-
-    @property
-    def worker(self) -> Worker:
-        """Who works on a tile."""
+        """Bytes of a core's stack: what the geometry says, else the frame and that of the core's loop, rounded up."""
+        return self.geometry.stack or -(-(self.frame + 256) // 512) * 512
 
     @property
     def tiles(self) -> int:
         """Of one launch."""
+        return self.geometry.tiles
 
     @property
     def blocks(self) -> int:
-        """What cores answer in one launch, counted in what one of them gives at a time."""
+        """What cores answer in one launch, counted in what one of them gives at a time: tiles."""
+        return self.tiles
 
     @property
     def calls(self) -> int:
         """Of the function that is called most, in one launch: how long a launch takes on the stand-in."""
+        return self.blocks
 
     @property
+    @abstractmethod
+    def functions(self) -> tuple[CoreFunction, ...]:
+        """What its cores call."""
+
+    @property
+    @abstractmethod
     def arguments(self) -> tuple[HostArgument, ...]:
         """The buffers in the order of the compiled design."""
 
-    def at(self, geometry: Geometry) -> ArrayDesign:
+    def at(self: Design, geometry: Geometry) -> Design:
         """The same of another geometry.
 
         Raises:
             OptionError: It cannot be of that one.
         """
+        return replace(self, geometry=geometry)
 
-    def small(self) -> ArrayDesign:
+    def small(self: Design) -> Design:
         """The same kernel of a size that stands for this one in checks; itself, when it is small."""
+        return self
 
+    @abstractmethod
     def examples(self, rng: np.random.Generator) -> dict[str, Array]:
         """Inputs of one launch to check it with, extreme and random."""
 
+    @abstractmethod
     def program(self, iron: Iron) -> Any:
         """The design, made of IRON's names.
 
@@ -174,6 +167,11 @@ class ArrayDesign(Protocol):
             A `Program` of those names.
         """
 
+    def core_kernels(self, iron: Iron) -> list[Any]:
+        """The cores' functions, as IRON's `Kernel`s of one object file."""
+        return [iron.Kernel(function.name, f"{self.name}.o", function.types) for function in self.functions]
+
+    @abstractmethod
     def alone(self, functions: Mapping[str, Callable[..., None]], buffers: Sequence[Array]) -> None:
         """Do a launch's work by calling the cores' functions one after the other, without an array around them.
 

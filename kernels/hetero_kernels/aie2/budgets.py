@@ -6,7 +6,7 @@ every other call is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,9 @@ CORE_DESCRIPTORS = 16
 SHIM_DESCRIPTORS = 16
 MEMORY_TILE_DESCRIPTORS = 48
 SHIM_INNERMOST_WORDS = 1023
+SHIM_SECOND_SIZE = 1023
+SHIM_REPEATS = 64
+SHIM_STRIDE_WORDS = 1 << 20
 DIMENSIONS = {"core": 3, "memory tile": 4, "shim": 4}
 WORD = 4
 
@@ -214,6 +217,7 @@ def _shims(program: Program) -> Iterable[Use]:
             f"the shim of {fifo}",
             "finish a group of transfers before the next one, or take longer transfers",
         )
+    yield from recorder.uses
 
 
 class _Recorder:
@@ -221,6 +225,7 @@ class _Recorder:
 
     def __init__(self) -> None:
         self.most: dict[str, int] = {}
+        self.uses: list[Use] = []
         self._open: list[tuple[str, Any]] = []
 
     def opened(self, group: TaskGroup) -> None:
@@ -243,23 +248,63 @@ class _Recorder:
         self.most[name] = max(self.most.get(name, 0), under_way)
         item = shape_of(buffer)[1].itemsize
         steps = tap.pattern if isinstance(tap, TensorAccessPattern) else [(bytes_of(buffer) // item, 1)]
-        dimensions = [(size, stride) for size, stride in steps if size > 1]
-        if is_linear(dimensions):
-            moved = elements(dimensions) * item
-            if moved % WORD:
-                raise CompileError(
-                    f"the transfer of {name} moves {moved:,} bytes, expected whole words of {WORD}",
-                    fix="make it a multiple of 4 bytes",
-                )
-            return
-        _shape_of_pattern(f"the transfer of {name}", "shim", dimensions, item)
-        _within(
-            "words of a shim's innermost dimension",
-            dimensions[-1][0] * item // WORD,
-            SHIM_INNERMOST_WORDS,
-            f"the transfer of {name}",
-            "split its innermost dimension in two",
+        self.uses += _transfer_uses(f"the transfer of {name}", steps, item)
+
+
+def _transfer_uses(name: str, steps: Sequence[tuple[int, int]], item: int) -> Iterable[Use]:
+    """What one transfer takes of a shim's descriptor: three dimensions, and a number of repeats around them.
+
+    The limits are the widths of the descriptor's fields, as `verifyStridesWraps` of mlir-aie's AIEX dialect has them. A
+    run of elements one behind the other takes no dimension, and its length has a field of its own.
+    """
+    if len(steps) > DIMENSIONS["shim"]:
+        steps = [step for step in steps if step[0] > 1]
+    _within("dimensions of a shim's pattern", len(steps), DIMENSIONS["shim"], name, "take a simpler pattern")
+    repeats, third, second, innermost = [(1, 0)] * (DIMENSIONS["shim"] - len(steps)) + list(steps)
+    yield _within(
+        "repeats of a shim's descriptor",
+        repeats[0],
+        SHIM_REPEATS,
+        f"{name} (its outermost dimension)",
+        "share the repeats out among several transfers, or take more columns or fewer tiles a core",
+    )
+    for size, stride in (repeats, third, second, innermost):
+        if size > 1:
+            yield _within(
+                "words of a shim's stride",
+                -(-stride * item // WORD),
+                SHIM_STRIDE_WORDS,
+                f"{name} (size {size:,})",
+                "bring what is further apart by transfers of their own",
+            )
+    inner = [step for step in (third, second, innermost) if step[0] > 1]
+    if any(stride < 1 for _, stride in inner):
+        raise CompileError(
+            f"{name}: an inner dimension has the stride 0, and a shim repeats in its outermost one only",
+            fix="put what is repeated outermost",
         )
+    if third[0] == second[0] == 1 and innermost[1] == 1:
+        if innermost[0] * item % WORD:
+            raise CompileError(
+                f"{name} moves {innermost[0] * item:,} bytes, expected whole words of {WORD}",
+                fix="make it a multiple of 4 bytes",
+            )
+        return
+    _shape_of_pattern(name, "shim", inner, item)
+    yield _within(
+        "words of a shim's innermost dimension",
+        innermost[0] * item // WORD,
+        SHIM_INNERMOST_WORDS,
+        name,
+        "split its innermost dimension in two",
+    )
+    yield _within(
+        "entries of a shim's second dimension",
+        second[0],
+        SHIM_SECOND_SIZE,
+        name,
+        "split its second dimension in two, or take fewer tiles a core",
+    )
 
 
 def _patterns(fifo: ObjectFifo) -> None:

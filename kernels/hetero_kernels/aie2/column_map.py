@@ -10,88 +10,44 @@ A kernel brings a `.cc`, its tensors with their patterns, and a frame: see `hete
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
+from hetero.kernel_manifest import Layout, Role, TileTensor
 from hetero.tensors import Array
 from hetero_kernels.aie2 import examples
-from hetero_kernels.aie2.array_design import HostArgument, Role, TileTensor, Worker
+from hetero_kernels.aie2.array_design import ArrayDesign, HostArgument
 from hetero_kernels.aie2.function import Buffer, CoreFunction, array_type
 from hetero_kernels.aie2.geometry import Geometry
 from hetero_kernels.aie2.iron import Iron
 from hetero_kernels.aie2.pattern import places
-from hetero_kernels.kernel import Kernel
 
 __all__ = ["ColumnMap", "Geometry", "TileTensor"]
 
 
-@dataclass(frozen=True)
-class ColumnMap:
+@dataclass(frozen=True, kw_only=True)
+class ColumnMap(ArrayDesign):
     """A kernel on the array, tile by tile.
 
+    Its source has the function of the kernel's name: `(const int8_t *in, int8_t *out)`.
+
     Attributes:
-        kernel: What it computes.
-        source: The `.cc` with the function of that kernel's name: `(const int8_t *in, int8_t *out)`.
         inputs: The tensors of a tile in its input buffer, one behind the other.
         outputs: Likewise of its output buffer.
-        frame: Bytes of stack that a core's function takes at most.
-        data: Bytes of tables that it keeps in a core's memory.
         in_pattern: How the memory tile reads an input tile, in bytes, outermost first; empty for as it is.
         out_pattern: How it reads an output tile on the way out.
-        joined: A tile is several entries of the kernel's leading dimension, as its tensors' first dimension says; else
-            it is one entry.
-        cycles: Of one call, estimated from the instructions of its inner loops; used for modelled time only.
-        limits: What it does not do, for the listing.
-        geometry: How much of the array it takes, and how much work a launch is.
         defines: Macros that give the source its name or sizes, of a design for many sizes.
     """
 
-    kernel: Kernel
-    source: Path
+    layouts: ClassVar[tuple[Layout, ...]] = ("packed", "separate")
+
     inputs: tuple[TileTensor, ...]
     outputs: tuple[TileTensor, ...]
-    frame: int
-    data: int = 0
     in_pattern: tuple[tuple[int, int], ...] = ()
     out_pattern: tuple[tuple[int, int], ...] = ()
-    joined: bool = False
-    cycles: int = 0
-    limits: str = ""
-    geometry: Geometry = field(default_factory=Geometry)
     defines: tuple[tuple[str, int | str], ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The kernel's."""
-        return self.kernel.name
-
-    @property
-    def worker(self) -> Worker:
-        """A core has a tile to itself."""
-        return "core"
-
-    @property
-    def tiles(self) -> int:
-        """Of one launch."""
-        return self.geometry.tiles
-
-    @property
-    def blocks(self) -> int:
-        """What cores answer in one launch: tiles."""
-        return self.tiles
-
-    @property
-    def calls(self) -> int:
-        """Of the function that is called most, in one launch."""
-        return self.tiles
-
-    @property
-    def stack(self) -> int:
-        """Bytes of a core's stack: what the geometry says, else the frame and that of the core's loop, rounded up."""
-        return self.geometry.stack or -(-(self.frame + 256) // 512) * 512
 
     @property
     def in_size(self) -> int:
@@ -114,14 +70,6 @@ class ColumnMap:
         """All functions of its cores."""
         return (self.function,)
 
-    def at(self, geometry: Geometry) -> ColumnMap:
-        """The same of another geometry."""
-        return replace(self, geometry=geometry)
-
-    def small(self) -> ColumnMap:
-        """Itself: a tile is small."""
-        return self
-
     def examples(self, rng: np.random.Generator) -> dict[str, Array]:
         """Inputs of one launch; the first tiles are extreme, the others random and of all magnitudes."""
         return examples.inputs(self, rng)
@@ -138,7 +86,7 @@ class ColumnMap:
         geometry = self.geometry
         rows = geometry.rows
         in_tile, out_tile = _bytes(self.in_size), _bytes(self.out_size)
-        function = iron.Kernel(self.name, f"{self.name}.o", [in_tile, out_tile])
+        (function,) = self.core_kernels(iron)
         loads, stores, workers = [], [], []
         for column in range(geometry.columns):
             load = iron.ObjectFifo(_bytes(rows * self.in_size), name=f"load{column}")

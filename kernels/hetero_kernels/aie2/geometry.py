@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 from hetero.errors import OptionError
+from hetero.kernel_manifest import Layout
 
-Layout = Literal["packed", "separate"]
 MOST_COLUMNS, MOST_ROWS = 4, 4
 
 
@@ -40,7 +40,7 @@ class Geometry:
             if value < 1 or (most is not None and value > most):
                 limits = f"1 to {most}" if most else "1 or more"
                 raise OptionError(f"{name} is {value}, expected {limits}", fix="Phoenix has 4 columns of 4 cores")
-        if self.layout not in ("packed", "separate"):
+        if self.layout not in get_args(Layout):
             raise OptionError(f"layout is {self.layout!r}", fix="take packed or separate")
 
     @property
@@ -57,18 +57,3 @@ class Geometry:
     def tiles_per_column(self) -> int:
         """Of one launch, likewise."""
         return self.rows * self.tiles_per_core
-
-    def all_columns_together(self, name: str) -> None:
-        """Refuse a buffer for each column, of a design that has none.
-
-        Args:
-            name: The design's.
-
-        Raises:
-            OptionError: The layout is `separate`.
-        """
-        if self.layout != "packed":
-            raise OptionError(
-                f"{name} has buffers for all columns together, and the layout is {self.layout!r}",
-                fix="take the layout packed",
-            )

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from hetero.kernel_manifest import TileTensor
 from hetero.tensors import Array
-from hetero_kernels.aie2.array_design import ArrayDesign, HostArgument, TileTensor
+from hetero_kernels.aie2.array_design import ArrayDesign, HostArgument
 
 
 def pack(design: ArrayDesign, inputs: Mapping[str, Array]) -> list[Array]:

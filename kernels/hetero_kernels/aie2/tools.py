@@ -10,10 +10,11 @@ from typing import cast
 
 import hetero_kernels
 from hetero.errors import CompileError, OptionError, Unavailable, WrongAnswer
+from hetero.kernel_manifest import Layout
 from hetero.kernel_tools import KernelEntry, Rung, Size, State
 from hetero_kernels.aie2 import catalogue, checks, toolchain
 from hetero_kernels.aie2.array_design import ArrayDesign
-from hetero_kernels.aie2.geometry import Geometry, Layout
+from hetero_kernels.aie2.geometry import Geometry
 from hetero_kernels.aie2.host import COMPILERS
 
 # What cores answer at a time (tiles, blocks of 64 x 64) that the second rung compares, at least.

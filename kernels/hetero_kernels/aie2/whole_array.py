@@ -13,21 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from hetero.errors import OptionError
+from hetero.kernel_manifest import TileTensor, Worker
 from hetero.tensors import Array
 from hetero_kernels import get
 from hetero_kernels.aie2 import examples
-from hetero_kernels.aie2.array_design import HostArgument, TileTensor, Worker
+from hetero_kernels.aie2.array_design import ArrayDesign, HostArgument
 from hetero_kernels.aie2.function import Buffer, CoreFunction, array_type
-from hetero_kernels.aie2.geometry import MOST_COLUMNS, Geometry
+from hetero_kernels.aie2.geometry import MOST_COLUMNS
 from hetero_kernels.aie2.iron import Iron
 from hetero_kernels.aie2.pattern import blocked, places, unblocked
-from hetero_kernels.kernel import Kernel
 
 SIDE = 64
 """Rows and columns of a block."""
@@ -43,55 +42,35 @@ _ABOUT = 4 * SIDE + 2 * SIDE + 1
 _SMALL = 128
 
 
-@dataclass(frozen=True)
-class WholeArray:
+@dataclass(frozen=True, kw_only=True)
+class WholeArray(ArrayDesign):
     """An int8 matrix product on the whole array.
 
+    Its kernel has the inputs `a` and `w`, the output `c`, and what belongs to channels when it is scaled. A tile is 64
+    rows of `a`. So many columns have to divide N / 64, and the geometry's `tiles_per_core` is strips: blocks of 64 rows
+    of `a` that each row of cores has in one launch.
+
     Attributes:
-        kernel: What it computes: inputs `a` and `w`, output `c`; and what belongs to channels, when it is scaled.
-        source: The `.cc`.
         depth: K.
         channels: N.
-        geometry: Of whose columns so many have to divide N / 64; `tiles_per_core` is strips, blocks of 64 rows of `a`
-            that each row of cores has in one launch.
-        frame: Bytes of stack that a core's functions take at most.
-        limits: What it does not do, for the listing.
         scaled: The sums are scaled to int8 by a third function, else they are the result.
-        cycles: Of one call, estimated; used for modelled time only.
     """
 
-    kernel: Kernel
-    source: Path
+    worker: ClassVar[Worker] = "array"
+
     depth: int
     channels: int
-    geometry: Geometry
-    frame: int
-    limits: str = ""
     scaled: bool = False
+    joined: bool = True
     cycles: int = 1500
 
     def __post_init__(self) -> None:
-        self.geometry.all_columns_together(self.name)
+        super().__post_init__()
         if self.channels // SIDE % self.columns:
             raise OptionError(
                 f"{self.columns} columns cannot share {self.channels // SIDE} blocks of channels evenly",
                 fix=f"take {most_columns(self.channels)} columns",
             )
-
-    @property
-    def name(self) -> str:
-        """The kernel's."""
-        return self.kernel.name
-
-    @property
-    def columns(self) -> int:
-        """Of the array."""
-        return self.geometry.columns
-
-    @property
-    def rows(self) -> int:
-        """Cores of a column."""
-        return self.geometry.rows
 
     @property
     def strips(self) -> int:
@@ -102,16 +81,6 @@ class WholeArray:
     def length(self) -> int:
         """Rows of `a` in one launch."""
         return SIDE * self.tiles
-
-    @property
-    def joined(self) -> bool:
-        """A tile is 64 rows."""
-        return True
-
-    @property
-    def worker(self) -> Worker:
-        """The cores of all columns have their channels of each tile."""
-        return "array"
 
     @property
     def tiles(self) -> int:
@@ -129,13 +98,8 @@ class WholeArray:
         return self.blocks * (self.depth // SIDE)
 
     @property
-    def data(self) -> int:
-        """There are no tables."""
-        return 0
-
-    @property
     def stack(self) -> int:
-        """Bytes of a core's stack."""
+        """Bytes of a core's stack: the frame's, beside which there is no room for more."""
         return self.geometry.stack or self.frame
 
     @property
@@ -183,10 +147,6 @@ class WholeArray:
         """Bytes of the host's buffer of weights."""
         return self.arguments[1].size
 
-    def at(self, geometry: Geometry) -> WholeArray:
-        """The same of another geometry."""
-        return replace(self, geometry=geometry)
-
     def small(self) -> WholeArray:
         """A product of 128 x 128 for each column, or what it has when that is less."""
         columns = self.columns
@@ -217,17 +177,10 @@ class WholeArray:
         return {**drawn, "bias": bias, "multiplier": multiplier, "shift": np.array([shift], np.int8)}
 
     def program(self, iron: Iron) -> Any:
-        """The design, made of IRON's names.
-
-        Args:
-            iron: The real ones, or the stand-in's.
-
-        Returns:
-            A `Program` of those names.
-        """
+        """See `ArrayDesign.program`."""
         results_of = _int8s if self.scaled else _int32s
         operand, result = _int8s(_BLOCK), results_of(_BLOCK)
-        kernels = [iron.Kernel(function.name, f"{self.name}.o", function.types) for function in self.functions]
+        kernels = self.core_kernels(iron)
         to_blocks, from_blocks = list(blocked(SIDE, SIDE)), list(unblocked(SIDE, SIDE))
         activations, weights, results = [], [], []
         shares_a, shares_w, shares_c = [], [], []

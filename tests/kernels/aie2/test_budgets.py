@@ -11,7 +11,7 @@ import pytest
 
 from hetero.errors import CompileError, OptionError, WrongAnswer
 from hetero_kernels.aie2 import budgets, catalogue, checks
-from hetero_kernels.aie2.budgets import Need
+from hetero_kernels.aie2.budgets import Need, Use
 from hetero_kernels.aie2.column_map import Geometry
 from hetero_kernels.aie2.simulate import stand_in
 from hetero_kernels.aie2.simulate.design import Program
@@ -117,6 +117,77 @@ def test_every_limit_names_both_sides(program: Program, needs: Need, says: str |
 
 def test_a_long_linear_transfer_is_one_descriptor() -> None:
     budgets.check(small(size=16384, depth=1, tap=pattern((1, 0), (16384, 1))), {"f": Need(0)})
+
+
+# The limits are those that mlir-aie's `verifyStridesWraps` has for a shim of AIE2; of each, the last size that is
+# taken and the first that is not.
+@pytest.mark.parametrize(
+    ("fits", "beyond", "says"),
+    [
+        (
+            [(64, 0), (1, 0), (1, 0), (4, 1)],
+            [(65, 0), (1, 0), (1, 0), (4, 1)],
+            r"in0_0 \(its outermost dimension\) takes 65 repeats of a shim's descriptor, and there are 64",
+        ),
+        # One behind the other, and yet repeats: these do not become one long run.
+        ([(64, 4), (4, 1)], [(1, 0), (1, 0), (65, 4), (4, 1)], None),
+        (
+            [(64, 4), (1, 0), (1, 0), (4, 1)],
+            [(65, 4), (1, 0), (1, 0), (4, 1)],
+            "takes 65 repeats of a shim's descriptor, and there are 64",
+        ),
+        (
+            [(1, 0), (1, 0), (1023, 8), (4, 1)],
+            [(1, 0), (1, 0), (1024, 8), (4, 1)],
+            "the transfer of in0_0 takes 1,024 entries of a shim's second dimension, and there are 1,023",
+        ),
+        # The third has no field of its own: the length of the whole ends it.
+        ([(1, 0), (2000, 4), (1, 0), (4, 1)], None, None),
+        (
+            [(1, 0), (1, 0), (2, 4 << 20), (4, 1)],
+            [(1, 0), (1, 0), (2, (4 << 20) + 4), (4, 1)],
+            r"\(size 2\) takes 1,048,577 words of a shim's stride, and there are 1,048,576",
+        ),
+        ([(2, 0), (1, 0), (1, 0), (4, 1)], [(1, 0), (2, 0), (1, 0), (4, 1)], "an inner dimension has the stride 0"),
+    ],
+)
+def test_a_transfer_stays_within_the_fields_of_a_shims_descriptor(
+    fits: list[tuple[int, int]], beyond: list[tuple[int, int]] | None, says: str | None
+) -> None:
+    def of(steps: list[tuple[int, int]]) -> list[Use]:
+        wide = (5 << 20,)
+        tap = IRON.TensorAccessPattern(wide, 0, [size for size, _ in steps], [stride for _, stride in steps])
+        return budgets.check(small(tap=lambda size: tap), {"f": Need(0)})
+
+    used = {use.what: use for use in of(fits)}
+    assert all(use.used <= use.limit for use in used.values())
+    if beyond is None:
+        return
+    if says is None:
+        of(beyond)
+        return
+    with pytest.raises(CompileError, match=says) as refused:
+        of(beyond)
+    assert refused.value.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "geometry", "says"),
+    [
+        ("mel_i16_80", Geometry(4, 4, 32), "1,024 entries of a shim's second dimension, and there are 1,023"),
+        ("gemm_i8_i32_64x8192", Geometry(1, 4, 1), "takes 128 repeats of a shim's descriptor, and there are 64"),
+        ("gemm_i8_i8_64x8192", Geometry(1, 1, 1), "takes 128 repeats of a shim's descriptor, and there are 64"),
+    ],
+)
+def test_a_geometry_whose_transfers_no_shim_takes_is_refused(name: str, geometry: Geometry, says: str) -> None:
+    with pytest.raises(CompileError, match=says):
+        checks.fits(catalogue.design(name).at(geometry))
+
+
+def test_the_largest_of_every_family_fits_with_all_columns() -> None:
+    for name in ("gemm_i8_i32_8192x8192", "gemm_i8_i8_8192x8192", "attention_i8_exact_4096", "layernorm_i8_2048"):
+        uses = checks.fits(catalogue.design(name))
+        assert {"repeats of a shim's descriptor"} <= {use.what for use in uses}, name
 
 
 def test_a_function_whose_frame_nobody_states_is_refused() -> None:

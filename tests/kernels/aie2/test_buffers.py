@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from hetero.errors import BundleError, OptionError, ProgramInvalid
+from hetero.kernel_manifest import TileTensor
 from hetero.pieces import Dealt
 from hetero.tensors import Array
 from hetero.testing.xrt import stand_in
-from hetero.testing.xrt.design import Design, DesignArgument, DesignTensor
+from hetero.testing.xrt.design import Design, DesignArgument
 from hetero_kernels.aie2 import catalogue, checks
 from hetero_kernels.aie2.array_design import ArrayDesign
 from hetero_kernels.aie2.geometry import Geometry
@@ -20,7 +21,8 @@ from hetero_kernels.aie2.manifest import constants, manifest
 from hetero_kernels.aie2.packing import pack
 from hetero_xrt import simulated
 from hetero_xrt.layout import Tiles
-from hetero_xrt.manifest import Manifest, read_manifest
+from hetero_xrt.manifest import Manifest
+from hetero_xrt.reading import read_manifest
 from tests.xrt import npu
 
 # The usual geometry of each, and others: fewer columns and rows, several rounds, buffers of their own for columns.
@@ -189,7 +191,7 @@ def test_the_simulated_npu_takes_no_launch_without_the_designs_constant() -> Non
             3 + place,
             a.name,
             a.role,
-            tuple(DesignTensor(t.name, t.dtype, t.shape) for t in a.tensors),
+            tuple(TileTensor(t.name, t.dtype, t.shape) for t in a.tensors),
             content="" if a.content is None else a.content.tobytes().hex(),
         )
         for place, a in enumerate(design.arguments)

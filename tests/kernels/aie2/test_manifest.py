@@ -13,7 +13,8 @@ from hetero_kernels.aie2 import catalogue
 from hetero_kernels.aie2.geometry import Geometry, Layout
 from hetero_kernels.aie2.manifest import manifest
 from hetero_kernels.aie2.packing import pack
-from hetero_xrt.manifest import Manifest, read_manifest
+from hetero_xrt.manifest import Manifest
+from hetero_xrt.reading import read_manifest
 
 DESIGNS = catalogue.designs()
 GEOMETRIES = [(columns, rows, tiles) for columns, rows, tiles in ((1, 1, 1), (2, 4, 3), (4, 4, 2))]

@@ -13,7 +13,7 @@ from hetero.errors import CompileError, OptionError, Unavailable
 from hetero.testing.xrt.stand_in import write_stand_in
 from hetero_kernels.aie2 import catalogue, toolchain
 from hetero_kernels.aie2.column_map import Geometry
-from hetero_xrt.manifest import read_manifest
+from hetero_xrt.reading import read_manifest
 
 DESIGNS = (*catalogue.designs(), *(family.name(**family.usual[0]) for family in catalogue.families()))
 ATTENTION = catalogue.design("attention_i8_64x64")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hetero_kernels.aie2.column_map import ColumnMap, TileTensor
+from hetero.kernel_manifest import TileTensor
+from hetero_kernels.aie2.column_map import ColumnMap
 from hetero_kernels.aie2.pattern import blocked, unblocked
 from hetero_kernels.attention_i8_64x64.spec import ATTENTION_I8_64X64
 

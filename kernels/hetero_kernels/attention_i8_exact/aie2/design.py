@@ -16,24 +16,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from hetero.errors import OptionError
+from hetero.kernel_manifest import TileTensor, Worker
 from hetero.tensors import Array
 from hetero_kernels.aie2 import examples
-from hetero_kernels.aie2.array_design import HostArgument, TileTensor, Worker
+from hetero_kernels.aie2.array_design import ArrayDesign, HostArgument
 from hetero_kernels.aie2.function import Buffer, CoreFunction, array_type
 from hetero_kernels.aie2.geometry import MOST_ROWS, Geometry
 from hetero_kernels.aie2.iron import Iron
 from hetero_kernels.aie2.pattern import blocked, places
 from hetero_kernels.attention_i8_exact.spec import ATTENTION_I8_EXACT
-from hetero_kernels.kernel import Kernel
 
 SIDE = 64
 _TILE = SIDE * SIDE
-_FRAME = 11264
+_SOURCE = Path(__file__).with_name("kernel.cc")
 
 # A strip of 8 rows of 64 bytes more than Q: what the memory tile's pattern takes.
 QUERIES = _TILE + 8 * SIDE
@@ -49,28 +49,30 @@ STATE = _TILE + SIDE + SIDE + 16
 _SMALL = 256
 
 
-@dataclass(frozen=True)
-class ExactAttention:
+@dataclass(frozen=True, kw_only=True)
+class ExactAttention(ArrayDesign):
     """Attention of all queries to all keys on the array.
+
+    A tile is one head, whose queries the cores of a column share. So many rows have to divide T / 64, and the
+    geometry's `tiles_per_core` is heads that each column works on in one launch.
 
     Attributes:
         length: T.
-        geometry: Of whose rows so many have to divide T / 64; `tiles_per_core` is heads that each column works on in
-            one launch.
-        limits: What it does not do, for the listing.
-        cycles: Of one call, estimated; used for modelled time only.
     """
 
+    worker: ClassVar[Worker] = "column"
+
     length: int
-    geometry: Geometry
+    source: Path = _SOURCE
+    frame: int = 11264
+    cycles: int = 14000
     limits: str = (
         "a head's keys are read from the host's memory once for every round of query packets, and blocks of keys that "
         "are not valid travel too; never run on an NPU"
     )
-    cycles: int = 14000
 
     def __post_init__(self) -> None:
-        self.geometry.all_columns_together(self.name)
+        super().__post_init__()
         if self.packets % self.rows:
             raise OptionError(
                 f"{self.rows} rows cannot share {self.packets} packets of 64 queries evenly",
@@ -78,44 +80,9 @@ class ExactAttention:
             )
 
     @property
-    def name(self) -> str:
-        """The kernel's."""
-        return self.kernel.name
-
-    @property
-    def kernel(self) -> Kernel:
-        """What it computes."""
-        return ATTENTION_I8_EXACT.build(self.length)
-
-    @property
-    def source(self) -> Path:
-        """The `.cc`."""
-        return Path(__file__).with_name("kernel.cc")
-
-    @property
-    def columns(self) -> int:
-        """Of the array: heads at a time."""
-        return self.geometry.columns
-
-    @property
-    def rows(self) -> int:
-        """Cores of a column."""
-        return self.geometry.rows
-
-    @property
     def packets(self) -> int:
         """Of queries, and of keys, of a head."""
         return self.length // SIDE
-
-    @property
-    def joined(self) -> bool:
-        """A tile is one head."""
-        return False
-
-    @property
-    def worker(self) -> Worker:
-        """The cores of a column share a head's queries."""
-        return "column"
 
     @property
     def tiles(self) -> int:
@@ -131,16 +98,6 @@ class ExactAttention:
     def calls(self) -> int:
         """Of the function that is called most, in one launch."""
         return self.blocks * self.packets
-
-    @property
-    def data(self) -> int:
-        """There are no tables."""
-        return 0
-
-    @property
-    def stack(self) -> int:
-        """Bytes of a core's stack."""
-        return self.geometry.stack or _FRAME + 512
 
     @property
     def arguments(self) -> tuple[HostArgument, ...]:
@@ -160,14 +117,11 @@ class ExactAttention:
             HostArgument("out", "out", (TileTensor("o", "int16", matrix),), heads),
         )
 
-    def at(self, geometry: Geometry) -> ExactAttention:
-        """The same of another geometry."""
-        return replace(self, geometry=geometry)
-
     def small(self) -> ExactAttention:
         """Attention to 256 keys, or to so many as it has, when these are fewer or its rows do not share 256."""
         shorter = _SMALL // SIDE % self.rows == 0
-        return replace(self, length=min(self.length, _SMALL if shorter else SIDE * self.rows))
+        length = min(self.length, _SMALL if shorter else SIDE * self.rows)
+        return replace(self, kernel=ATTENTION_I8_EXACT.build(length), length=length)
 
     def examples(self, rng: np.random.Generator) -> dict[str, Array]:
         """Heads of all magnitudes, from far too cold to far too hot, with any number of valid keys."""
@@ -186,7 +140,7 @@ class ExactAttention:
     @property
     def functions(self) -> tuple[CoreFunction, CoreFunction, CoreFunction]:
         """What runs on a core: before the first block of keys, for each, and after the last."""
-        source, frame = self.source, _FRAME
+        source, frame = self.source, self.frame
         state = ("state", "int32", (STATE,))
         queries, keys = Buffer("queries", "int8", (QUERIES,), "in"), Buffer("keys", "int8", (KEYS,), "in")
         return (
@@ -198,16 +152,8 @@ class ExactAttention:
         )
 
     def program(self, iron: Iron) -> Any:
-        """The design, made of IRON's names.
-
-        Args:
-            iron: The real ones, or the stand-in's.
-
-        Returns:
-            A `Program` of those names.
-        """
-        kernels = [iron.Kernel(function.name, f"{self.name}.o", function.types) for function in self.functions]
-        rows, core = self.rows, self._core(iron)
+        """See `ArrayDesign.program`."""
+        rows, core, kernels = self.rows, self._core(iron), self.core_kernels(iron)
         query_fifos, key_fifos, answer_fifos, workers = [], [], [], []
         for column in range(self.columns):
             # A core holds one packet of queries for all blocks of keys: another one beside it would have no room.
@@ -313,7 +259,8 @@ def design(length: int, *, columns: int = 4, rows: int | None = None, rounds: in
         rows: Cores of a column; when not given, as many as share T / 64.
         rounds: Heads that each column works on in one launch.
     """
-    return ExactAttention(length, Geometry(columns, rows or most_rows(length), rounds))
+    geometry = Geometry(columns, rows or most_rows(length), rounds)
+    return ExactAttention(kernel=ATTENTION_I8_EXACT.build(length), length=length, geometry=geometry)
 
 
 def most_rows(length: int) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hetero_kernels.aie2.column_map import ColumnMap, TileTensor
+from hetero.kernel_manifest import TileTensor
+from hetero_kernels.aie2.column_map import ColumnMap
 from hetero_kernels.gelu_i8_scaled.spec import GELU_I8_SCALED
 
 DESIGN = ColumnMap(

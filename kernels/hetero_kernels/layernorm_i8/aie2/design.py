@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hetero_kernels.aie2.column_map import ColumnMap, TileTensor
+from hetero.kernel_manifest import TileTensor
+from hetero_kernels.aie2.column_map import ColumnMap
 from hetero_kernels.layernorm_i8.reference import root
 from hetero_kernels.layernorm_i8.spec import LAYERNORM_I8
 

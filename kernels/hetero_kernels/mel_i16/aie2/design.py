@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hetero.kernel_manifest import TileTensor
 from hetero.tensors import Array
 from hetero_kernels.aie2 import examples
-from hetero_kernels.aie2.array_design import HostArgument, TileTensor, Worker
+from hetero_kernels.aie2.array_design import ArrayDesign, HostArgument
 from hetero_kernels.aie2.function import Buffer, CoreFunction, array_type
 from hetero_kernels.aie2.geometry import Geometry
 from hetero_kernels.aie2.iron import Iron
-from hetero_kernels.kernel import Kernel
 from hetero_kernels.mel_i16.spec import MEL_I16
 from hetero_kernels.mel_i16.tables import BINS, HALF, LOG2, WINDOW, filters, matrices, offsets
 
@@ -40,42 +40,26 @@ FRAME = 3584
 _SOURCE = Path(__file__).with_name("kernel.cc")
 
 
-@dataclass(frozen=True)
-class MelArray:
+@dataclass(frozen=True, kw_only=True)
+class MelArray(ArrayDesign):
     """The log-mel spectrum on the array.
+
+    A tile is 8 windows. The tables are no data of the source, but a buffer of the design's own.
 
     Attributes:
         bands: 80 or 128.
-        geometry: `tiles_per_core` is times 8 windows that each core has in one launch.
-        limits: What it does not do, for the listing.
-        cycles: Of one call, estimated; used for modelled time only.
     """
 
-    bands: int = 80
+    bands: int
+    source: Path = _SOURCE
+    frame: int = FRAME
     geometry: Geometry = field(default_factory=lambda: Geometry(tiles_per_core=1))
+    joined: bool = True
+    cycles: int = 500
     limits: str = (
         "the matrices, 160,000 bytes, are read from the host's memory once for each round of windows; even and odd "
         "parts are made value by value; never run on an NPU"
     )
-    cycles: int = 500
-
-    def __post_init__(self) -> None:
-        self.geometry.all_columns_together(self.name)
-
-    @property
-    def name(self) -> str:
-        """The kernel's."""
-        return self.kernel.name
-
-    @property
-    def kernel(self) -> Kernel:
-        """What it computes."""
-        return MEL_I16.build(self.bands)
-
-    @property
-    def source(self) -> Path:
-        """The `.cc`."""
-        return _SOURCE
 
     @property
     def functions(self) -> tuple[CoreFunction, ...]:
@@ -83,39 +67,9 @@ class MelArray:
         return functions(self.bands)
 
     @property
-    def columns(self) -> int:
-        """Of the array."""
-        return self.geometry.columns
-
-    @property
-    def rows(self) -> int:
-        """Cores of a column."""
-        return self.geometry.rows
-
-    @property
     def rounds(self) -> int:
         """Times 8 windows that each core has in one launch."""
         return self.geometry.tiles_per_core
-
-    @property
-    def joined(self) -> bool:
-        """A tile is 8 windows."""
-        return True
-
-    @property
-    def worker(self) -> Worker:
-        """A core has a tile to itself."""
-        return "core"
-
-    @property
-    def tiles(self) -> int:
-        """Of one launch."""
-        return self.geometry.tiles
-
-    @property
-    def blocks(self) -> int:
-        """What cores answer in one launch: tiles."""
-        return self.tiles
 
     @property
     def frames(self) -> int:
@@ -128,16 +82,6 @@ class MelArray:
         return self.tiles * SLICES
 
     @property
-    def data(self) -> int:
-        """The tables are a buffer of the design's own."""
-        return 0
-
-    @property
-    def stack(self) -> int:
-        """Bytes of a core's stack."""
-        return self.geometry.stack or FRAME + 512
-
-    @property
     def arguments(self) -> tuple[HostArgument, ...]:
         """Windows, the transform's matrices, spectra."""
         matrices = TileTensor("matrices", "int16", slices().shape)
@@ -146,14 +90,6 @@ class MelArray:
             HostArgument("matrices", "constant", (matrices,), content=slices()),
             HostArgument("out", "out", (TileTensor("y", "int16", (WINDOWS, self.bands)),), self.tiles),
         )
-
-    def at(self, geometry: Geometry) -> MelArray:
-        """The same of another geometry."""
-        return replace(self, geometry=geometry)
-
-    def small(self) -> MelArray:
-        """Itself: 8 windows are not many."""
-        return self
 
     def examples(self, rng: np.random.Generator) -> dict[str, Array]:
         """Noise of all magnitudes, constants, and both ends of the range."""
@@ -181,8 +117,7 @@ class MelArray:
         Returns:
             A `Program` of those names.
         """
-        rows, parts = self.rows, self.functions
-        kernels = [iron.Kernel(part.name, f"{self.name}.o", part.types) for part in parts]
+        rows, parts, kernels = self.rows, self.functions, self.core_kernels(iron)
         windows, answers, core = WINDOWS * WINDOW, WINDOWS * self.bands, self._core(iron)
         loads, streams, stores, workers = [], [], [], []
         for column in range(self.columns):
@@ -281,7 +216,7 @@ class MelArray:
 
 def design(bands: int) -> MelArray:
     """The design for so many bands."""
-    return MelArray(bands)
+    return MelArray(kernel=MEL_I16.build(bands), bands=bands)
 
 
 def functions(bands: int) -> tuple[CoreFunction, CoreFunction, CoreFunction]:
