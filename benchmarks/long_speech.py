@@ -1,6 +1,6 @@
 """An hour of read speech in one file, for long runs: the recordings of tests/data/speech, one after another, and again.
 
-    python benchmarks/long_speech.py hour.wav [--minutes 60]
+python benchmarks/long_speech.py hour.wav [--minutes 60]
 """
 
 from __future__ import annotations

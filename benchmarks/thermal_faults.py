@@ -193,7 +193,6 @@ class Demonstration:
             self.injector.begin(self._faults[now])
             self.tallies[self._faults[now].kind].count += 1
 
-
     def tick(self, governor: Governor) -> None:
         """Have the governor look, in a thread of its own: a driver that hangs takes that along, and nothing else."""
         if self._ticking is not None:

@@ -204,7 +204,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=SECONDS, help="of each scenario")
     parser.add_argument("--call-seconds", type=float, default=0.6, help="of a call on a lane of the NPU")
     parser.add_argument("--streams", type=int, default=3, help="that ask at once")
-    parser.add_argument("--only", default="", metavar="TEXT", help="named scenarios with this in their name; - for none")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="named scenarios with this in their name; - for none"
+    )
     parser.add_argument("--way", action="append", choices=list(WAYS), dest="ways", help="may be repeated; default: all")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", action="store_true")

@@ -1,8 +1,8 @@
 """A Runtime on a modelled board: real answers, modelled time and heat. What `simulate="rk3588,thermal=sealed"` gives.
 
 Answers come from simulators and from the CPU of this computer; while they are computed the board's clock stands still.
-Then the call takes as long as it would on the board, as far as that is known, and heats it for as long. Time passes when
-every call is at that point, or waits for a device; what a program does between its calls takes no time.
+Then the call takes as long as it would on the board, as far as that is known, and heats it for as long. Time passes
+when every call is at that point, or waits for a device; what a program does between its calls takes no time.
 
 | setting | meaning |
 |---|---|
@@ -105,9 +105,7 @@ def modelled_of(simulate: Sequence[str]) -> Modelled:
         )
     cooling = given.pop("thermal")
     if cooling not in BUILDS[board]:
-        raise OptionError(
-            f"there is no {board} with thermal={cooling!r}", fix=f"known: {', '.join(BUILDS[board])}"
-        )
+        raise OptionError(f"there is no {board} with thermal={cooling!r}", fix=f"known: {', '.join(BUILDS[board])}")
     values = {}
     for name, text in given.items():
         try:
@@ -225,8 +223,10 @@ class ModelledMachine:
                     runtime.governor.tick()
 
     def _still(self, runtime: Runtime) -> bool:
-        """Nothing is computed, and somebody waits for time to pass; and so it was a moment ago, since whoever is about
-        to begin a call cannot be seen."""
+        """Nothing is computed, and somebody waits for time to pass.
+
+        So it has to have been for a moment: whoever is about to begin a call cannot be seen.
+        """
         before = self._state(runtime)
         time.sleep(_STILL)
         return before is not None and self._state(runtime) == before

@@ -1,4 +1,4 @@
-"""A Runtime at work on a modelled machine: scheduler, governor and threads are the real ones, devices and time modelled.
+"""A Runtime at work on a modelled machine: scheduler, governor and threads are real, devices and time are modelled.
 
 The NPU, the GPU and the CPU of the machine are three devices of a backend. A call on one of them takes as long as the
 device needs at its present speed, and heats the machine meanwhile. So many *streams* ask for the next answer as soon as
@@ -7,6 +7,7 @@ they have one, each with one request at a time.
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections import Counter
@@ -29,6 +30,7 @@ from hetero.testing.thermal.strategies import Outcome, changes_of
 from hetero.testing.thermal.sysroots import LAYOUTS, Layout
 from hetero.testing.thermal.ways import Way
 from hetero.testing.thermal.world import World
+from hetero.thermal.admission import Admission
 
 PARTS = {"npu": NPU, "gpu": GPU, "cpu": CPU}
 
@@ -68,7 +70,10 @@ class _Work(Executable):
         self._world, self._part, self._seconds = world, part, seconds
 
     def run(self, inputs: Mapping[str, Array], call: Call) -> Mapping[str, Array]:
+        began = self._world()
         self._world.work(self._part, self._seconds, self.lanes)
+        if isinstance(self.pace, Admission):
+            self.pace.ended(self._world() - began)  # what a call has taken is taken off what may be spent
         return {"y": inputs["x"]}
 
 
@@ -135,14 +140,14 @@ class Streams:
         while self._world.under_way < wanted:
             self._world.begins()
             began = self._world()
-            self._session.submit(self._x).add_done_callback(lambda future, began=began: self._ended(future, began))
+            self._session.submit(self._x).add_done_callback(functools.partial(self._ended, began))
             self._world.settle()
 
     def leave(self) -> None:
         """What comes from now on is of no interest: the session is going to be closed."""
         self._left = True
 
-    def _ended(self, future: Future[Any], began: float) -> None:
+    def _ended(self, began: float, future: Future[Any]) -> None:
         error = future.exception()
         if self._left:
             pass
