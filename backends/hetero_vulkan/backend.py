@@ -16,6 +16,7 @@ from hetero_vulkan.holder import DeviceHolder
 from hetero_vulkan.instance import Instance
 from hetero_vulkan.onnx_program import load_onnx
 from hetero_vulkan.physical import Physical
+from hetero_vulkan.storage import PRECISIONS
 
 _SORTS = {"discrete": "graphics card", "integrated": "integrated GPU", "virtual": "virtual GPU", "cpu": "software"}
 
@@ -32,13 +33,34 @@ class VulkanBackend(Backend):
 
     name = "vulkan"
     options: ClassVar[tuple[Option, ...]] = (
-        Option("timeout", float, 10.0, "Seconds after which work on the device is given up.", minimum=0.001),
+        Option(
+            "timeout",
+            float,
+            None,
+            "Seconds after which work on the device is given up; by default 10, and more for long work.",
+            minimum=0.001,
+        ),
         Option(
             "partition",
             str,
             "forbid",
             "Whether the CPU runs, in numpy, the nodes that the device does not; else such a model is refused.",
             choices=("forbid", "allow"),
+        ),
+        Option(
+            "plans",
+            int,
+            4,
+            "Combinations of shapes that a lane is kept ready for; others wait until those were used four times each.",
+            minimum=1,
+        ),
+        Option(
+            "precision",
+            str,
+            "fp32",
+            "How numbers are stored on the device: values in between and weights as fp16, or the matrices of products "
+            "as int8 with values in fp32 (int8) or fp16 (int8-fp16). Sums are always of fp32.",
+            choices=tuple(PRECISIONS),
         ),
         Option("tune", bool, None, "Measure what suits the device, once; by default where it is no software."),
     )

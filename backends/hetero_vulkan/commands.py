@@ -171,8 +171,9 @@ class Commands:
             self.device.stuck("work that was to be freed has not ended")
             return
         except DeviceLost:
-            # What was running ends with the device.
             self._pending = False
+        if self.device.lost:
+            # What was running ends with the device; so do first parts of a submission whose rest was refused.
             self.device.settle()
         self._destroy()
 

@@ -13,17 +13,20 @@ from hetero.graph.partition import Part, Partition
 from hetero.tensors import Array
 from hetero_vulkan.device import VulkanDevice
 from hetero_vulkan.holder import DeviceHolder
+from hetero_vulkan.limits import Novelty, patience_of
+from hetero_vulkan.ops.tensors import Kind
 from hetero_vulkan.ops.tuning import Tunings
 from hetero_vulkan.plan import Plan
+from hetero_vulkan.storage import FP32, Precision
 from hetero_vulkan.weights import Weights
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Of inputs, by name."""
 
-MOST_PLANS = 4
-"""Of each lane: memory for so many combinations of shapes. The one that was not used for longest is given up."""
-
 _MOST_CUTS = 16
+
+_PREPARING = 60.0
+"""Seconds that preparing a constant may take."""
 
 
 class Session:
@@ -31,24 +34,45 @@ class Session:
 
     Args:
         device: Taken from its holder; given back when this is closed.
-        timeout: Seconds that preparing a constant may take.
         tunings: What suits the device.
         most_cost: See `Plan`.
+        plans: Of each lane: memory for so many combinations of shapes. The one that was not used for longest is given
+            up, and before another is made those that there are must have been used; see `Novelty`.
+        precision: How numbers are stored.
 
     Attributes:
         users: Runs that are in it.
     """
 
     def __init__(
-        self, device: VulkanDevice, timeout: float, tunings: Tunings | None = None, most_cost: float | None = None
+        self,
+        device: VulkanDevice,
+        tunings: Tunings | None = None,
+        most_cost: float | None = None,
+        plans: int = 4,
+        precision: Precision = FP32,
     ) -> None:
         self.device = device
         self.tunings = tunings
+        self.precision = precision
         self.users = 0
-        self.weights = Weights(device, timeout)
+        self.weights = Weights(device, _PREPARING)
         self._most_cost = most_cost
+        self._most_plans = plans
         # A lane is one thread's at a time, so its plans need no lock.
         self._plans: list[OrderedDict[Shapes, dict[int, Plan]]] = [OrderedDict() for _ in range(device.lanes)]
+        self._novelty = [Novelty(plans) for _ in range(device.lanes)]
+
+    def admit(self, shapes: Shapes, lane: int) -> None:
+        """A run with these shapes comes.
+
+        Raises:
+            Unsupported: They would need a plan, and shapes change too often.
+        """
+        if self._plans[lane].get(shapes):
+            self._novelty[lane].used()
+        else:
+            self._novelty[lane].check()
 
     def plan(self, shapes: Shapes, part: Part, lane: int) -> Plan:
         """The plan of a part for one lane, made when it is not there.
@@ -60,18 +84,25 @@ class Session:
         kept = self._plans[lane]
         plans = kept.setdefault(shapes, {})
         kept.move_to_end(shapes)
-        while len(kept) > MOST_PLANS:
+        while len(kept) > self._most_plans:
             self._give_up(lane)
         if part.place not in plans:
             try:
-                plans[part.place] = self._made(part, lane)
+                made = self._made(part, lane)
             except OutOfMemory:
                 if len(kept) == 1:
                     raise
                 while len(kept) > 1:
                     self._give_up(lane)
-                plans[part.place] = self._made(part, lane)
+                made = self._made(part, lane)
+            if not plans:
+                self._novelty[lane].made()
+            plans[part.place] = made
         return plans[part.place]
+
+    def made(self, shapes: Shapes, lane: int) -> list[Plan]:
+        """The plans that there are for inputs of these shapes."""
+        return list(self._plans[lane].get(shapes, {}).values())
 
     def close(self) -> None:
         """Free all of it, and give the device back."""
@@ -84,7 +115,15 @@ class Session:
         self.device.returned()
 
     def _made(self, part: Part, lane: int) -> Plan:
-        return Plan(self.device, part.graph, self.weights, lane=lane, most_cost=self._most_cost, tunings=self.tunings)
+        return Plan(
+            self.device,
+            part.graph,
+            self.weights,
+            lane=lane,
+            most_cost=self._most_cost,
+            tunings=self.tunings,
+            precision=self.precision,
+        )
 
     def _give_up(self, lane: int) -> None:
         _, plans = self._plans[lane].popitem(last=False)
@@ -99,8 +138,9 @@ class GraphExecutable(Executable):
         holder: Gives the device, and another one when it was lost.
         begin: Makes a session on a device.
         cut: The graph for inputs of certain shapes, in parts. Raises Unsupported where it cannot have them.
-        timeout: Seconds after which work on the device is given up.
+        timeout: Seconds after which work on the device is given up; None: by what there is to do.
         details: What was decided at load.
+        min_cosine: See `Executable`.
     """
 
     def __init__(
@@ -109,10 +149,12 @@ class GraphExecutable(Executable):
         begin: Callable[[VulkanDevice], Session],
         cut: Callable[[Session, Shapes], Partition],
         *,
-        timeout: float,
+        timeout: float | None,
         details: Mapping[str, Any],
+        min_cosine: float | None = None,
     ) -> None:
         self.details = details
+        self.min_cosine = min_cosine
         self._holder = holder
         self._begin = begin
         self._cut = cut
@@ -134,6 +176,7 @@ class GraphExecutable(Executable):
         """
         session = self._enter()
         try:
+            session.admit(shapes, 0)
             cut = self._parts(session, shapes)
             for part in cut.parts:
                 if part.device:
@@ -147,11 +190,13 @@ class GraphExecutable(Executable):
         shapes = tuple((name, array.shape) for name, array in inputs.items())
         session = self._enter()
         try:
+            session.admit(shapes, call.lane)
             cut = self._parts(session, shapes)
             offered = call.outputs or {}
 
             def on_device(part: Part, given: Mapping[str, Array]) -> Mapping[str, Array]:
-                return session.plan(shapes, part, call.lane).run(given, offered, self._timeout)
+                plan = session.plan(shapes, part, call.lane)
+                return plan.run(given, offered, patience_of(session.device.physical, plan.cost, self._timeout))
 
             return {name: _own(array, inputs) for name, array in cut.run(inputs, on_device).items()}
         finally:
@@ -165,11 +210,21 @@ class GraphExecutable(Executable):
         if session is not None and not session.users:
             session.close()
 
+    def plans(self, shapes: Shapes) -> list[Plan]:
+        """What `prepare` has made for inputs of these shapes."""
+        session = self._session
+        return session.made(shapes, 0) if session else []
+
     @property
     def memory(self) -> int:
         """Bytes of the constants on the device; 0 when there is none."""
+        return sum(self.sizes.values())
+
+    @property
+    def sizes(self) -> Mapping[Kind, int]:
+        """Bytes of the constants on the device, by how their elements are stored."""
         session = self._session
-        return session.weights.nbytes if session else 0
+        return session.weights.sizes if session else {}
 
     def _enter(self) -> Session:
         """The session, begun anew when its device was lost."""

@@ -21,6 +21,8 @@ from hetero_vulkan.nodes import claims
 from hetero_vulkan.nodes.elementwise import FUSED
 from hetero_vulkan.ops.tuning import tunings
 from hetero_vulkan.physical import Physical
+from hetero_vulkan.storage import FP32, HALF, HALF_COSINE, PRECISIONS
+from hetero_vulkan.telling import told_of_storage
 
 _MOST_COST = {"integrated": 2e10, "virtual": 2e10, "discrete": 2e11}
 """Floating-point operations of a submission: a fraction of a second, where watchdogs of drivers wait for some."""
@@ -41,16 +43,18 @@ class OnnxOnGpu:
         self._file = program.artifact("onnx").file
         self._name = name
         self._cache = cache
+        self._checked = False
         self._mixed = options["partition"] == "allow"
         self._tune = options["tune"]
-        self._timeout = float(options["timeout"])
+        self._plans = int(options["plans"])
+        self.precision = PRECISIONS[options.get("precision", FP32.name)]
 
     def begin(self, device: VulkanDevice) -> Session:
         """A session on a device."""
         physical = device.physical
         tune = not physical.software if self._tune is None else bool(self._tune)
         found = tunings(device, self._cache) if tune else None
-        return Session(device, self._timeout, found, most_cost_of(physical))
+        return Session(device, found, most_cost_of(physical), self._plans, self.precision)
 
     def cut(self, session: Session, shapes: Shapes) -> Partition:
         """The graph for inputs of these shapes, in parts for device and host.
@@ -59,7 +63,7 @@ class OnnxOnGpu:
             Unsupported: It cannot have them, or the device does not do all of it and must.
         """
         graph = self._read(shapes)
-        cut = partition(graph, claims(session.device, graph, session.tunings))
+        cut = partition(graph, claims(session.device, graph, session.tunings, self.precision))
         if cut.refused and not self._mixed:
             reasons = Counter((node.op, reason) for node, reason in cut.refused)
             told = "; ".join(f"{op} ({reason})" for (op, reason), _ in reasons.most_common(4))
@@ -74,11 +78,17 @@ class OnnxOnGpu:
         return cut
 
     def _read(self, shapes: Shapes) -> Graph:
+        import onnx
+
+        # The file was checked when it was first read; reading it once more for other shapes is most of their cost.
+        model = onnx.load_model(self._file) if self._checked else self._file
         try:
-            return fuse(import_onnx(self._file, dict(shapes)), activations=FUSED, residuals=True)
+            graph = import_onnx(model, dict(shapes))
         except (ProgramError, OptionError) as error:
             # Whether it is broken for every device is for ONNX Runtime to say.
             raise Unsupported(f"{self._program.name!r}: {error.problem}", fix=error.fix) from error
+        self._checked = True
+        return fuse(graph, activations=FUSED, residuals=True)
 
 
 def load_onnx(
@@ -98,11 +108,20 @@ def load_onnx(
     """
     made = OnnxOnGpu(program, holder.choice.name, cache, options)
     details: dict[str, Any] = {}
-    executable = GraphExecutable(holder, made.begin, made.cut, timeout=float(options["timeout"]), details=details)
+    executable = GraphExecutable(
+        holder,
+        made.begin,
+        made.cut,
+        timeout=options["timeout"],
+        details=details,
+        min_cosine=made.precision.min_cosine,
+    )
     try:
         shapes = usual_shapes(program)
-        details |= _told(executable.prepare(shapes), shapes)
-        details["weights"] = f"{executable.memory / 1e6:.1f} MB on the device"
+        cut = executable.prepare(shapes)
+        if executable.min_cosine is None and any(kind.dtype == HALF for kind in cut.whole.types.values()):
+            executable.min_cosine = HALF_COSINE
+        details |= _told(cut, shapes) | told_of_storage(made.precision, executable, cut, shapes)
     except BaseException:
         executable.close()
         raise

@@ -28,6 +28,7 @@ class Pipeline:
         handle: The VkPipeline.
         layout: Its VkPipelineLayout.
         set_layout: Its VkDescriptorSetLayout.
+        ran: It ran before, so that the driver compiles nothing any more; see `hetero_vulkan.warming`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Pipeline:
         self.local_size = local_size
         self.handle = handle
         self.set_layout, self.layout = layouts
+        self.ran = False
 
     def packed(self, push: bytes | Mapping[str, Number]) -> bytes:
         """Push constants as the shader has them.

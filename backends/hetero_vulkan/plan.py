@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,15 +14,17 @@ from hetero.graph.ir import Graph
 from hetero.graph.memory import plan_arena, storages
 from hetero.tensors import Array
 from hetero_vulkan.buffers import Buffer, PlacedLater
-from hetero_vulkan.commands import Commands, Copy, Step
+from hetero_vulkan.checks import Checks
+from hetero_vulkan.commands import Commands, Copy, Dispatch, Step
 from hetero_vulkan.device import VulkanDevice
 from hetero_vulkan.memory import Purpose
 from hetero_vulkan.nodes import Lowering
-from hetero_vulkan.nodes.lowering import ALIGNMENT, bytes_of, on_device, tensor_of
-from hetero_vulkan.ops.packing import Packed
+from hetero_vulkan.nodes.lowering import ALIGNMENT
 from hetero_vulkan.ops.tensors import Tensor
 from hetero_vulkan.ops.tuning import Tunings
-from hetero_vulkan.weights import Weights
+from hetero_vulkan.storage import FLOAT, FP32, HALF, Precision, bytes_of, computed, kind_of_matrix, stored, tensor_of
+from hetero_vulkan.warming import warm_up
+from hetero_vulkan.weights import Matrix, Weights
 
 _MOVES = ("Identity", "Reshape")
 
@@ -35,10 +39,14 @@ class Plan:
         lane: The queue.
         most_cost: Submit in parts of about so many floating-point operations; None: in one.
         tunings: What suits the device; None: its properties tell.
+        precision: How numbers are stored.
 
     Attributes:
         arena_bytes: Of the values in between.
         scratch_bytes: That single nodes need besides.
+        cost: Floating-point operations, about.
+        widened: Nodes that were computed by way of float32; see `Lowering`.
+        kept: Values in between that are float32 where others are float16, by the op that gives them.
 
     Raises:
         Unsupported: Something is beyond the device's limits.
@@ -54,6 +62,7 @@ class Plan:
         lane: int = 0,
         most_cost: float | None = None,
         tunings: Tunings | None = None,
+        precision: Precision = FP32,
     ) -> None:
         self._device = device
         self._graph = graph
@@ -63,7 +72,9 @@ class Plan:
         self._later: list[tuple[PlacedLater, int]] = []
         self._commands: Commands | None = None
         # Sizes in the arena are those on the device.
-        there = dataclasses.replace(graph, types={value: on_device(kind) for value, kind in graph.types.items()})
+        self._precision = precision
+        self._there = stored(graph, precision)
+        there = dataclasses.replace(graph, types=self._there)
         self._storage = storages(there)
         arena = plan_arena(there, max(ALIGNMENT, int(device.physical.limits["minStorageBufferOffsetAlignment"])))
         self._offsets = arena.offsets
@@ -71,11 +82,13 @@ class Plan:
         try:
             self._inputs = {name: self._end(name, "upload") for name in graph.inputs}
             self._outputs = {name: self._end(self._storage[name], "download") for name in graph.outputs}
-            lowering = Lowering(device, graph, self, tunings)
+            lowering = Lowering(device, computed(graph), self, tunings, precision)
             for node in graph.nodes:
                 if node.op not in _MOVES or self._storage[node.output] == node.output:
                     lowering.lower(node)
             self.scratch_bytes = lowering.scratch_bytes
+            self.widened = lowering.widened
+            self.kept = self._kept()
             self._indices = lowering.indices
             if self._later:
                 whole = self._take(arena.size)
@@ -83,7 +96,11 @@ class Plan:
                     buffer.place(whole, offset)
             lowering.place(self._take(self.scratch_bytes) if self.scratch_bytes else None)
             self._check_constants()
-            self._commands = device.record(self._steps(lowering.steps), lane=lane, most_cost=most_cost)
+            self._checks = Checks(lowering.flags, lowering.flag_buffer, self._take)
+            steps = self._checks.around(self._steps(lowering.steps))
+            self.cost = sum(step.cost for step in steps if isinstance(step, Dispatch))
+            warm_up(device, steps, lane=lane)
+            self._commands = device.record(steps, lane=lane, most_cost=most_cost)
         except BaseException:
             self.close()
             raise
@@ -103,7 +120,7 @@ class Plan:
             timeout: Seconds.
 
         Raises:
-            InputError: An index in the input that is out of range.
+            InputError: An index that is out of range, given or computed.
             DeviceTimeout: It has not ended, or what was left by an earlier one has not.
             DeviceLost: The device is lost.
         """
@@ -115,9 +132,10 @@ class Plan:
         for name, (landing, _) in self._inputs.items():
             array = inputs[name]
             if array.size:
-                np.copyto(landing.array(on_device(self._graph.types[name]).dtype, array.shape), array)
+                np.copyto(landing.array(self._there[name].dtype, array.shape), array)
                 landing.flush()
         self.commands.run(timeout)
+        self._checks.look()
         return {name: self._read(name, offered.get(name)) for name in self._outputs}
 
     def close(self) -> None:
@@ -131,24 +149,38 @@ class Plan:
     def value(self, name: str) -> Tensor:
         """See `hetero_vulkan.nodes.lowering.Values`."""
         root = self._storage[name]
-        kind = self._graph.types[name]
+        kind = self._there[name]
         if root in self._graph.constants:
-            return tensor_of(self._weights.get(self._graph.constants[root]).buffer, kind)
+            return tensor_of(self._weights.get(self._graph.constants[root], kind.dtype).buffer, kind)
         if root not in self._places:
-            later = PlacedLater(self._device, bytes_of(self._graph.types[root]))
+            later = PlacedLater(self._device, bytes_of(self._there[root]))
             # What has no elements has no place, and nothing binds it.
             if kind.size:
                 self._later.append((later, self._offsets[root]))
             self._places[root] = later
         return tensor_of(self._places[root], kind)
 
-    def known(self, array: Array) -> Tensor:
+    def known(self, array: Array, dtype: np.dtype[Any] | None = None) -> Tensor:
         """See `hetero_vulkan.nodes.lowering.Values`."""
-        return self._weights.get(array)
+        return self._weights.get(array, dtype)
 
-    def packed(self, array: Array) -> Packed:
+    def matrix(self, array: Array, packed: bool) -> Matrix:
         """See `hetero_vulkan.nodes.lowering.Values`."""
-        return self._weights.packed(array)
+        return self._weights.matrix(array, kind_of_matrix(array, self._precision), packed)
+
+    @property
+    def end_bytes(self) -> int:
+        """Of the inputs and outputs."""
+        return sum(bytes_of(self._there[self._storage[name]]) for name in (*self._graph.inputs, *self._graph.outputs))
+
+    def _kept(self) -> Counter[str]:
+        found: Counter[str] = Counter()
+        if any(kind.dtype == HALF for kind in self._there.values()):
+            for node in self._graph.nodes:
+                root = self._storage[node.output]
+                if root == node.output and root not in self._graph.outputs and self._there[root].dtype == FLOAT:
+                    found[node.op] += 1
+        return found
 
     def _take(self, nbytes: int, purpose: Purpose = "device") -> Buffer:
         buffer = self._device.buffer(nbytes, purpose)
@@ -157,7 +189,7 @@ class Plan:
 
     def _end(self, value: str, purpose: Purpose) -> tuple[Buffer, Buffer]:
         """Memory for an input or output: what the host sees, and what the device works in."""
-        nbytes = bytes_of(self._graph.types[value])
+        nbytes = bytes_of(self._there[value])
         if value not in self._places:
             self._places[value] = self._take(nbytes)
         place = self._places[value]
@@ -181,7 +213,7 @@ class Plan:
             offered = np.empty(kind.shape, kind.dtype)
         if kind.size:
             landing.invalidate()
-            np.copyto(offered, landing.array(on_device(kind).dtype, kind.shape), casting="unsafe")
+            np.copyto(offered, landing.array(self._there[name].dtype, kind.shape), casting="unsafe")
         return offered
 
 

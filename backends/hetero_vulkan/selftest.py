@@ -13,6 +13,7 @@ import numpy as np
 from hetero.errors import Unavailable
 from hetero.tensors import Array
 from hetero_vulkan.commands import Dispatch
+from hetero_vulkan.warming import COMPILING
 
 if TYPE_CHECKING:
     from hetero_vulkan.device import VulkanDevice
@@ -46,6 +47,7 @@ _TOLERANCE = 2e-5
 "Precision and Operation of SPIR-V Instructions")."""
 
 TIMEOUT = 30.0
+"""Seconds; a software driver compiles besides, see `hetero_vulkan.warming`."""
 
 
 def check_device(device: VulkanDevice) -> frozenset[str]:
@@ -116,11 +118,15 @@ def _asked(device: VulkanDevice, x: Array, y: Array) -> tuple[Array, Array, Arra
         for buffer, array in zip(buffers, arrays, strict=True):
             buffer.write(array)
         with device.record([Dispatch(pipeline, buffers, (4, 1, 1), {"count": len(x)})]) as commands:
-            commands.run(TIMEOUT)
+            commands.run(_patience(device))
         return buffers[3].read(np.float32, arrays[3].shape), buffers[4].read(np.int32, 4), whole
     finally:
         for buffer in buffers:
             buffer.free()
+
+
+def _patience(device: VulkanDevice) -> float:
+    return COMPILING if device.physical.software else TIMEOUT
 
 
 def _check_subgroups(device: VulkanDevice, whole: Array) -> None:
@@ -130,7 +136,7 @@ def _check_subgroups(device: VulkanDevice, whole: Array) -> None:
     with device.buffer(whole.nbytes) as source, device.buffer(16 * groups) as target:
         source.write(whole)
         with device.record([Dispatch(pipeline, [source, target], (groups, 1, 1))]) as commands:
-            commands.run(TIMEOUT)
+            commands.run(_patience(device))
         answer = target.read(np.int32, (groups, 4))
     right = whole.reshape(groups, size).sum(axis=1)
     for column, what in enumerate(("a sum within subgroups", "a shuffle within subgroups")):

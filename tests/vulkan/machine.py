@@ -13,7 +13,7 @@ from hetero_vulkan.api import Vulkan, Wrap
 from hetero_vulkan.choosing import VARIABLE, choose, find_devices
 from hetero_vulkan.device import VulkanDevice
 from hetero_vulkan.instance import Instance
-from hetero_vulkan.physical import MemoryType, Physical, QueueFamily
+from hetero_vulkan.physical import CooperativeMatrix, MemoryType, Physical, QueueFamily
 
 LOST, NO_MEMORY, TIMED_OUT = -4, -2, 2
 
@@ -42,6 +42,7 @@ class Faults:
         self.calls: dict[str, int] = {}
         self.clock = Clock()
         self._rules: dict[str, Callable[[int], Any]] = {}
+        self._watched: dict[str, Callable[..., None]] = {}
 
     def fail(self, name: str, result: int, *, at: int = 1, times: int = 1) -> None:
         """From the `at`-th call from now on, so many times."""
@@ -57,12 +58,36 @@ class Faults:
         first = self.calls.get(name, 0) + at
         self._rules[name] = lambda call: answer if call >= first else None
 
+    def compile_slowly(self, seconds: float) -> None:
+        """What was submitted with a pipeline that was not bound before takes so long by the clock, and then ends."""
+        known: set[int] = set()
+        late = False
+
+        def bound(target: Any, point: Any, pipeline: Any) -> None:
+            nonlocal late
+            late = late or hash(pipeline) not in known
+            known.add(hash(pipeline))
+
+        def wait(call: int) -> int | None:
+            nonlocal late
+            if not late:
+                return None
+            late = False
+            self.clock.now += seconds
+            return TIMED_OUT
+
+        self._watched["vkCmdBindPipeline"] = bound
+        self._rules["vkWaitSemaphores"] = wait
+
     def heal(self) -> None:
         self._rules.clear()
+        self._watched.clear()
 
     def __call__(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def called(*arguments: Any) -> Any:
             self.calls[name] = self.calls.get(name, 0) + 1
+            if name in self._watched:
+                self._watched[name](*arguments)
             rule = self._rules.get(name)
             answer = rule(self.calls[name]) if rule else None
             if answer is None:
@@ -112,6 +137,18 @@ def without(physical: Physical, *features: str) -> Physical:
 def limited(physical: Physical, **limits: Any) -> Physical:
     """The device with other limits."""
     return dataclasses.replace(physical, limits={**physical.limits, **limits})
+
+
+def with_matrices(**told: Any) -> Physical:
+    """A device that is not there and lists cooperative matrices."""
+    features = ("cooperativeMatrix", "shaderFloat16", "storageBuffer16BitAccess", "vulkanMemoryModel", "shaderInt64")
+    return made_up(
+        **{
+            "matrices": (CooperativeMatrix(16, 16, 16, "f16", "f16", "f32"),),
+            "features": dict.fromkeys(features, True),
+            **told,
+        }
+    )
 
 
 def made_up(name: str = "GPU", **told: Any) -> Physical:

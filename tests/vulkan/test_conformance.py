@@ -15,7 +15,7 @@ from hetero_vulkan.choosing import VARIABLE
 from tests.vulkan.machine import WHICH
 
 # What the device refuses whole; it is tested with the other refusals.
-REFUSED = ("float16", "int64", "int8")
+REFUSED = ("int8",)
 # Kernels of plugins are programs without ONNX.
 PROGRAMS = [p for p in reference_programs() if not p.name.startswith("kernel-") and p.name not in REFUSED]
 
@@ -32,3 +32,12 @@ class TestWhole(BackendConformance):
 
 class TestInParts(TestWhole):
     options: ClassVar[dict[str, Any]] = {"partition": "allow"}
+
+
+class TestHalf(TestWhole):
+    options: ClassVar[dict[str, Any]] = {"precision": "fp16"}
+
+
+class TestEight(TestWhole):
+    options: ClassVar[dict[str, Any]] = {"precision": "int8-fp16"}
+    tolerance = 0.02

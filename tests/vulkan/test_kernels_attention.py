@@ -98,6 +98,18 @@ def test_scores_of_any_magnitude_give_no_false_nan(device: VulkanDevice) -> None
         close(answer, reference(q, k, v), 1.0, 1e-5)
 
 
+def test_what_is_masked_with_the_lowest_float_is_numpys(device: VulkanDevice) -> None:
+    """As exporters do it: where every key has it, all of them count."""
+    q, k, v = normal(1, 1, 1, 9, 8), normal(2, 1, 1, 40, 8), normal(3, 1, 1, 40, 8)
+    mask = np.zeros((1, 1, 9, 40), np.float32)
+    lowest = np.finfo(np.float32).min
+    mask[0, 0, 2], mask[0, 0, 3, :39], mask[0, 0, 4, 5:] = lowest, lowest, lowest
+    with bench(device) as on:
+        o = on.empty(q.shape)
+        steps = attention(device, on.put(q), on.put(k), on.put(v), o, mask=on.put(mask), tuning=SMALL)
+        close(on.answer(steps, o), reference(q, k, v, mask), 1.0, 2e-6)
+
+
 def test_nan_and_masked_rows_are_numpys(device: VulkanDevice) -> None:
     q, k, v = normal(1, 1, 1, 9, 8), normal(2, 1, 1, 20, 8), normal(3, 1, 1, 20, 8)
     q[0, 0, 2, 3] = np.nan

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +14,14 @@ from hypothesis import strategies as st
 
 from hetero.errors import OptionError, Unsupported
 from hetero.tensors import Array
+from hetero_kernels.vulkan import spirv
 from hetero_vulkan.device import VulkanDevice
 from hetero_vulkan.ops.gemm import ACTIVATIONS, Tuning, default_tuning, gemm, matrix_fits
 from hetero_vulkan.ops.packing import Packed, pack, packed_shape
 from hetero_vulkan.ops.tensors import Tensor, words
-from hetero_vulkan.physical import CooperativeMatrix
+from hetero_vulkan.spirv import read_shader
 from tests.vulkan.arrays import bench, close
-from tests.vulkan.machine import made_up
+from tests.vulkan.machine import made_up, with_matrices
 
 EPSILON = {"f32": 2.0**-24, "f16": 2.0**-11}
 
@@ -250,6 +253,8 @@ def test_the_family_follows_the_device() -> None:
     assert default_tuning(made_up(limits=limits, sort="cpu", subgroup=8, subgroup_operations=1)).family == "tiles"
     assert default_tuning(made_up(limits=limits, subgroup=64)).tile == (64, 64, 16)
     assert default_tuning(made_up(limits=limits, subgroup=16)).tile == (32, 32, 16)
+    assert default_tuning(with_matrices(limits=limits)).family == "tiles"
+    assert default_tuning(with_matrices(limits=limits), "f16").family == "matrix"
 
 
 def test_cooperative_matrices_are_used_only_where_they_are_listed(device: VulkanDevice) -> None:
@@ -260,13 +265,21 @@ def test_cooperative_matrices_are_used_only_where_they_are_listed(device: Vulkan
         (step,) = gemm(device, a, b, c, tuning=Tuning("matrix"))
         assert step.pipeline.name == "gemm_tiles"
 
-        class Listed:
-            physical = made_up(
-                matrices=(CooperativeMatrix(16, 16, 16, "f16", "f16", "f32"),), features={"vulkanMemoryModel": True}
-            )
+        def fits(a: Tensor, b: Tensor, c: Tensor, **features: bool) -> bool:
+            physical = with_matrices()
+            listed = SimpleNamespace(physical=replace(physical, features={**physical.features, **features}))
+            return matrix_fits(listed, a, b, c)  # type: ignore[arg-type]
 
-        assert matrix_fits(Listed(), a, b, c)  # type: ignore[arg-type]
-        assert not matrix_fits(Listed(), a, b, on.empty((16, 15)))  # type: ignore[arg-type]
+        assert fits(a, b, c)
+        for feature in read_shader(spirv("gemm_matrix")).features:
+            assert not fits(a, b, c, **{feature: False})
+        assert not fits(a, b, on.empty((16, 15)))
+        assert not fits(a, on.put(normal(2, 32, 16)), c)
+        assert not fits(on.put(normal(1, 15, 32).astype(np.float16)), b, on.empty((15, 16)))
+        assert not fits(on.put(normal(1, 16, 24).astype(np.float16)), on.put(normal(2, 24, 16).astype(np.float16)), c)
+        # The last rows and columns begin where 16 still fit.
+        wide = on.put(normal(2, 32, 24).astype(np.float16))
+        assert fits(on.put(normal(1, 1500, 32).astype(np.float16)), wide, on.empty((1500, 24), "f16"))
 
 
 def test_words_are_counted_up() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -122,6 +123,22 @@ def test_a_large_mean_does_not_drown_the_variance(device: VulkanDevice) -> None:
         y = on.put(x)
         expected = away / np.sqrt((away**2).mean(-1, keepdims=True) + 1e-5)
         close(on.answer(normalise(device, "layer_norm", y, y), y), expected, 1.0, 3e-4)
+
+
+@pytest.mark.parametrize("how", ["layer_norm", "rms_norm"])
+@pytest.mark.parametrize(("rows", "length"), [(1, 8), (17, 72), (33, 384), (5, 504), (3, 2056)])
+def test_rows_of_whole_eights_are_normalised_in_place_and_elsewhere(
+    device: VulkanDevice, how: Literal["layer_norm", "rms_norm"], rows: int, length: int
+) -> None:
+    x, weight, bias = normal(rows, rows, length) + 3, normal(1, length), normal(2, length)
+    away = x.astype(float) - (x.astype(float).mean(-1, keepdims=True) if how == "layer_norm" else 0)
+    plain = away / np.sqrt((away**2).mean(-1, keepdims=True) + 1e-5)
+    with bench(device) as on:
+        given, y = on.put(x), on.empty(x.shape)
+        weighted = normalise(device, how, given, y, weight=on.put(weight), bias=on.put(bias))
+        close(on.answer(weighted, y), plain * weight + bias, 1.0, 2e-5)
+        close(on.answer(normalise(device, how, given, y, weight=on.put(weight)), y), plain * weight, 1.0, 2e-5)
+        close(on.answer(normalise(device, how, given, given), given), plain, 1.0, 2e-5)
 
 
 def test_sums_are_wrong_without_their_barriers(device: VulkanDevice, without_barriers: Callable[[str], bytes]) -> None:

@@ -14,8 +14,7 @@ from hetero_vulkan.commands import Dispatch
 from hetero_vulkan.device import VulkanDevice
 from hetero_vulkan.ops.gemm import Tuning
 from hetero_vulkan.ops.tuning import attention_ways, gemm_ways, measured, tunings
-from hetero_vulkan.physical import CooperativeMatrix
-from tests.vulkan.machine import LOST, Faults, made_up
+from tests.vulkan.machine import LOST, Faults, made_up, with_matrices
 
 
 class Measured:
@@ -66,7 +65,15 @@ def test_no_further_way_is_begun_when_the_time_is_over(device: VulkanDevice) -> 
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"version": 1}', b'{"version": 1, "gemm": "by magic", "attention": "default"}']
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"version": 2}',
+        b'{"version": 2, "gemm": "by magic", "half": "default", "attention": "default"}',
+        b'{"version": 2, "gemm": "default", "half": "by magic", "attention": "default"}',
+    ],
 )
 def test_a_file_that_is_of_no_use_is_replaced(device: VulkanDevice, tmp_path: Path, content: bytes) -> None:
     tunings(device, tmp_path, measure=Measured(), budget=0.0)
@@ -114,9 +121,9 @@ def test_measuring_gives_the_devices_own_time(device: VulkanDevice) -> None:
 
 def test_ways_keep_to_the_devices_limits() -> None:
     limits = {"maxComputeSharedMemorySize": 32768, "maxComputeWorkGroupInvocations": 256}
-    listed = (CooperativeMatrix(16, 16, 16, "f16", "f16", "f32"),)
     assert "tiles of 128x128" in gemm_ways(made_up(limits=limits))
-    assert "cooperative matrices" in gemm_ways(made_up(limits=limits, matrices=listed))
+    assert "cooperative matrices" not in gemm_ways(made_up(limits=limits))
+    assert "cooperative matrices" in gemm_ways(with_matrices(limits=limits))
     small = gemm_ways(made_up(limits={**limits, "maxComputeSharedMemorySize": 8000}, subgroup=16))
     assert [name for name in small if name.startswith("tiles")] == ["tiles of 32x32"]
     assert "subgroup of 32 rows" in small

@@ -43,6 +43,21 @@ def test_operators_pass_at_other_subgroup_sizes(machine: Machine, width: int, su
     must_pass(f"test_kernels_{subject}.py", environment_of(width))
 
 
+@pytest.mark.parametrize("width", [128, 512])
+def test_values_of_fp16_and_matrices_of_int8_pass_at_other_subgroup_sizes(machine: Machine, width: int) -> None:
+    if machine.choice.physical.driver != "llvmpipe":
+        pytest.skip(f"{machine.choice.physical.name} is not lavapipe")
+    must_pass("test_storage.py", environment_of(width))
+
+
+@pytest.mark.parametrize("width", [128, 512])
+def test_networks_and_onnx_s_own_tests_pass_at_other_subgroup_sizes(machine: Machine, width: int) -> None:
+    if machine.choice.physical.driver != "llvmpipe":
+        pytest.skip(f"{machine.choice.physical.name} is not lavapipe")
+    must_pass("test_networks.py", environment_of(width))
+    must_pass("test_onnx_node_tests.py", environment_of(width), "-k", "subgroups")
+
+
 def environment_of(width: int) -> dict[str, str]:
     """A process's, in which lavapipe computes with vectors of so many bits.
 
@@ -52,10 +67,10 @@ def environment_of(width: int) -> dict[str, str]:
     return {**plain, "LP_NATIVE_VECTOR_WIDTH": str(width), VARIABLE: "llvmpipe", "PYTHONPATH": PATHS}
 
 
-def must_pass(name: str, environment: dict[str, str]) -> None:
+def must_pass(name: str, environment: dict[str, str], *more: str) -> None:
     """Run a file of tests in a process of its own: a driver reads its environment once."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).parent / name)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).parent / name), *more],
         cwd=ROOT,
         env=environment,
         capture_output=True,

@@ -12,6 +12,7 @@ from hetero_vulkan.nodes.lowering import BOOL, FLOAT, INT, LONG, Lowering, only,
 from hetero_vulkan.ops.elementwise import binary, unary, where
 from hetero_vulkan.ops.movement import copy, series
 from hetero_vulkan.ops.tensors import Tensor
+from hetero_vulkan.ops.wide import ARITHMETIC, COMPARISONS, wide_binary, wide_cast
 
 _UNARY = {
     **{name: name.lower() for name in ("Abs", "Ceil", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu", "Log", "Neg")},
@@ -46,6 +47,9 @@ def _unary(work: Lowering, node: Node) -> None:
     if work.type(node).dtype == INT:
         _of_ints(work, node, x, y)
         return
+    if work.type(node).dtype == LONG:
+        _of_one_long(work, node, x, y)
+        return
     only(node, work.type(node), FLOAT)
     work.add(unary(work.device, function_of(node, node.op), x, y, _parameters(node)))
 
@@ -73,6 +77,27 @@ def _of_ints(work: Lowering, node: Node, x: Tensor, y: Tensor) -> None:
         raise Unsupported(f"{node.op} of int32 is not computed on the device")
 
 
+def _of_one_long(work: Lowering, node: Node, x: Tensor, y: Tensor) -> None:
+    def number(value: int) -> Tensor:
+        return work.known(np.array(value, np.int64))
+
+    if node.op == "Neg":
+        work.add(wide_binary(work.device, "sub", number(0), x, y))
+    elif node.op == "Relu":
+        work.add(wide_binary(work.device, "max", x, number(0), y))
+    elif node.op == "Abs":
+        negative = work.spare(x.shape, "i32")
+        work.add(wide_binary(work.device, "sub", number(0), x, negative))
+        work.add(wide_binary(work.device, "max", x, negative, y))
+    elif node.op == "Clip":
+        limits = np.iinfo(np.int64)
+        least = work.spare(x.shape, "i32")
+        work.add(wide_binary(work.device, "max", x, number(node.integer("min", limits.min)), least))
+        work.add(wide_binary(work.device, "min", least, number(node.integer("max", limits.max)), y))
+    else:
+        raise Unsupported(f"{node.op} of int64 is not computed on the device")
+
+
 register(list(_UNARY), _unary)
 register(["Not"], lambda work, node: work.add(unary(work.device, "not", work.input(node), work.output(node))))
 
@@ -89,6 +114,9 @@ _LOGIC = {"And": "and", "Or": "or", "Xor": "xor"}
 
 def _binary(work: Lowering, node: Node) -> None:
     names = _ARITHMETIC | _COMPARISONS | _LOGIC
+    if work.type(node).dtype == LONG and names[node.op] in (*ARITHMETIC, *COMPARISONS):
+        _of_longs(work, node, names[node.op])
+        return
     for place in range(len(node.inputs)):
         kinds = (FLOAT, INT, BOOL) if node.op in (*_COMPARISONS, *_LOGIC) else (FLOAT, INT)
         only(node, work.type(node, place), *kinds)
@@ -100,12 +128,25 @@ def _binary(work: Lowering, node: Node) -> None:
     for place, other in enumerate(others):
         last = place == len(others) - 1
         shape = np.broadcast_shapes(first.shape, other.shape)
-        result = work.output(node) if last else work.spare(shape, first.kind)
+        result = work.output(node) if last else work.spare(shape, "i32" if first.kind == "i32" else "f32")
         work.add(binary(work.device, names[node.op], first, other, result))
         first = result
 
 
 register([*_ARITHMETIC, *_COMPARISONS, *_LOGIC], _binary)
+
+
+def _of_longs(work: Lowering, node: Node, name: str) -> None:
+    for place in range(len(node.inputs)):
+        only(node, work.type(node, place), LONG)
+    first, *others = work.inputs(node)
+    if not others:
+        work.add(copy(work.device, first, work.output(node)))
+    for place, other in enumerate(others):
+        shape = np.broadcast_shapes(first.shape, other.shape)
+        result = work.output(node) if place == len(others) - 1 else work.spare(shape, "i32")
+        work.add(wide_binary(work.device, name, first, other, result))
+        first = result
 
 
 def _prelu(work: Lowering, node: Node) -> None:
@@ -132,11 +173,13 @@ register(["Where"], _where)
 
 def _trilu(work: Lowering, node: Node) -> None:
     kind = work.type(node)
-    only(node, kind, FLOAT, INT, BOOL)
+    only(node, kind, FLOAT, INT, BOOL, LONG)
     mask = np.ones(kind.shape[-2:], dtype=bool)
     kept = np.triu(mask, node.integer("k")) if node.integer("upper", 1) else np.tril(mask, node.integer("k"))
+    # The two halves of a number of 64 bits go the same way.
+    shown = np.repeat(kept[..., np.newaxis], 2, axis=-1) if kind.dtype == LONG else kept
     zero = work.known(np.zeros((), kind.dtype))
-    work.add(where(work.device, work.known(kept), work.input(node), zero, work.output(node)))
+    work.add(where(work.device, work.known(shown), work.input(node), zero, work.output(node)))
 
 
 register(["Trilu"], _trilu)
@@ -146,7 +189,11 @@ def _cast(work: Lowering, node: Node) -> None:
     source, target = work.type(node).dtype, work.graph.types[node.output].dtype
     x, y = work.input(node), work.output(node)
     device = work.device
-    if target == BOOL and source in (FLOAT, INT):
+    if target == BOOL and source == LONG:
+        work.add(wide_binary(device, "not_equal", x, work.known(np.zeros((), np.int64)), y))
+    elif {source, target} == {LONG, FLOAT}:
+        work.add(wide_cast(device, x, y))
+    elif target == BOOL and source in (FLOAT, INT):
         zero = work.known(np.zeros((), source))
         work.add(binary(device, "not_equal", x, zero, y))
     elif target in (FLOAT, INT) and source in (FLOAT, INT, BOOL):

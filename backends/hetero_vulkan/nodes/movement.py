@@ -10,6 +10,7 @@ from hetero.graph.node import Node
 from hetero_vulkan.nodes.elementwise import low_words
 from hetero_vulkan.nodes.lowering import LONG, Lowering, register, words_of
 from hetero_vulkan.ops.movement import concat, copy, gather, pad
+from hetero_vulkan.ops.scan import check_range
 from hetero_vulkan.ops.tensors import Tensor
 
 
@@ -116,10 +117,15 @@ def _gather(work: Lowering, node: Node) -> None:
     x = work.input(node)
     axis = node.integer("axis") % work.type(node).rank
     root = storages(work.graph)[node.inputs[1]]
-    # A shader cannot raise an error, and ONNX wants one: the host looks at indices before they are used.
-    if root not in work.graph.constants and root not in work.graph.inputs:
-        raise Unsupported("its indices are computed, and could not be checked before the device uses them")
-    work.indices.append((root, x.shape[axis], node.name or node.output))
+    name = node.name or node.output
+    if root in work.graph.constants or root in work.graph.inputs:
+        # A shader cannot raise an error, and ONNX wants one: the host looks at indices before they are used.
+        work.indices.append((root, x.shape[axis], name))
+    else:
+        # Those that are computed are looked at on the device, and the host sees a flag when the work has ended.
+        index, wide = work.input(node, 1), work.type(node, 1).dtype == LONG
+        flags, slot = work.flag(x.shape[axis], name)
+        work.add(check_range(work.device, index, x.shape[axis], flags, slot, wide=wide))
     work.add(gather(work.device, x, _indices(work, node), work.output(node), axis))
 
 

@@ -15,33 +15,34 @@ from hetero_vulkan.nodes.windows import activation_of
 from hetero_vulkan.ops.attention import attention
 from hetero_vulkan.ops.elementwise import binary
 from hetero_vulkan.ops.gemm import gemm
-from hetero_vulkan.ops.packing import Packed
 from hetero_vulkan.ops.rows import normalise
 from hetero_vulkan.ops.tensors import Tensor, merged
+from hetero_vulkan.weights import Matrix
 
 
-def _right(work: Lowering, node: Node) -> Tensor | Packed:
-    """The matrix on the right, packed beforehand where it is known and the shaders want it so."""
+def _right(work: Lowering, node: Node) -> Matrix:
+    """The matrix on the right; where it is known, prepared as the shaders want it."""
     weight = work.graph.constants.get(node.inputs[1])
-    if weight is not None and weight.ndim == 2 and work.gemm_tuning.family == "subgroup":
-        return work.packed(weight)
-    return work.input(node, 1)
+    if weight is not None and weight.ndim == 2 and weight.size:
+        return work.matrix(weight)
+    return Matrix(work.input(node, 1))
 
 
 def _linear(work: Lowering, node: Node) -> None:
     only(node, work.type(node), FLOAT)
     x, y, residual = work.input(node), work.output(node), work.option(node, 3)
     rows = math.prod(x.shape[:-1])
-    c = y.reshaped(rows, y.shape[-1])
+    c, right = y.reshaped(rows, y.shape[-1]), _right(work, node)
     work.add(
         gemm(
             work.device,
             x.reshaped(rows, x.shape[-1]),
-            _right(work, node),
+            right.tensor,
             c,
-            bias=work.option(node, 2),
+            bias=work.whole(node, 2),
+            scale=right.scale,
             activation=activation_of(node),
-            residual=None if residual is None else residual.reshaped(*c.shape),
+            residual=None if residual is None else work.as_kind(residual, c.kind).reshaped(*c.shape),
             tuning=work.gemm_tuning,
             scratch=work.scratch,
         )
@@ -63,8 +64,10 @@ def _matmul(work: Lowering, node: Node) -> None:
     if len(b.shape) == 2:
         rows = math.prod(a.shape[:-1])
         c, a = c.reshaped(rows, c.shape[-1]), a.reshaped(rows, a.shape[-1])
-        right = _right(work, node) if b.shape == work.type(node, 1).shape else b
-        work.add(gemm(work.device, a, right, c, tuning=work.gemm_tuning, scratch=work.scratch))
+        right = _right(work, node) if b.shape == work.type(node, 1).shape else Matrix(b)
+        work.add(
+            gemm(work.device, a, right.tensor, c, scale=right.scale, tuning=work.gemm_tuning, scratch=work.scratch)
+        )
         return
     (outer, inner), steps = _two(
         batch, *(x.broadcast((*batch, *x.shape[-2:])).steps[:-2] for x in (a, b, c)), what="a product"
@@ -107,13 +110,15 @@ def _attention(work: Lowering, node: Node) -> None:
     only(node, work.type(node), FLOAT)
     heads = node.integer("heads")
     q, k, v, o = (work.input(node), work.input(node, 1), work.input(node, 2), work.output(node))
+    if len({x.kind for x in (q, k, v, o)}) > 1:
+        raise Unsupported("attention of fp16 and fp32 at once")
     if heads:
         q, k, v, o = (_apart(x, heads) for x in (q, k, v, o))
     elif node.integer("k_transposed"):
         rank = len(k.shape)
         k = k.transposed(*range(rank - 2), rank - 1, rank - 2)
     batch = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
-    mask = work.option(node, 3)
+    mask = work.whole(node, 3)
     operands = [q, k, v, o]
     if mask is not None:
         operands.append(mask.broadcast((*batch, q.shape[-2], k.shape[-2])))

@@ -53,7 +53,7 @@ def _layer_norm(work: Lowering, node: Node) -> None:
     x, y = work.input(node), work.output(node)
     axis = node.integer("axis", -1) % len(x.shape)
     length = math.prod(x.shape[axis:])
-    weight, bias = work.input(node, 1), work.option(node, 2)
+    weight, bias = work.whole(node, 1), work.whole(node, 2)
     if any(each is not None and each.size != length for each in (weight, bias)):
         raise Unsupported(f"a scale or bias that is broadcast to {list(x.shape[axis:])}")
     flat = (math.prod(x.shape[:axis]), length)
@@ -63,7 +63,7 @@ def _layer_norm(work: Lowering, node: Node) -> None:
             "layer_norm",
             x.reshaped(*flat),
             y.reshaped(*flat),
-            weight=weight.reshaped(length),
+            weight=None if weight is None else weight.reshaped(length),
             bias=None if bias is None else bias.reshaped(length),
             epsilon=node.number("epsilon", 1e-5),
         )

@@ -64,7 +64,7 @@ def _conv(work: Lowering, node: Node) -> None:
             y,
             window,
             groups=node.integer("group", 1),
-            bias=work.option(node, 2),
+            bias=work.whole(node, 2),
             activation=activation_of(node),
         )
     )
@@ -86,22 +86,23 @@ def _conv_by_product(work: Lowering, node: Node, weight: Array) -> None:
     out, places = y.shape[1:]
     kernel = weight.shape[2]
     strides, pads = node.integers("strides") or (1,), node.integers("pads") or (0, 0)
-    padded = work.spare((batch, length + sum(pads), channels))
+    padded = work.spare((batch, length + sum(pads), channels), x.kind)
     if any(pads):
         work.add(series(device, padded))
     work.add(copy(device, x.transposed(0, 2, 1), padded.sliced(1, pads[0], pads[0] + length)))
     step = padded.shape[1] * channels
-    rows = Tensor(padded.buffer, (batch, places, kernel * channels), strides=(step, strides[0] * channels, 1))
-    result = work.spare((batch, places, out))
+    rows = Tensor(padded.buffer, (batch, places, kernel * channels), x.kind, strides=(step, strides[0] * channels, 1))
+    result = work.spare((batch, places, out), y.kind)
     matrix = np.ascontiguousarray(weight.transpose(2, 1, 0).reshape(kernel * channels, out))
-    b = work.packed(matrix) if work.gemm_tuning.family == "subgroup" else work.known(matrix)
+    b = work.matrix(matrix)
     work.add(
         gemm(
             device,
             rows,
-            b,
+            b.tensor,
             result,
-            bias=work.option(node, 2),
+            bias=work.whole(node, 2),
+            scale=b.scale,
             activation=activation_of(node),
             tuning=work.gemm_tuning,
         )

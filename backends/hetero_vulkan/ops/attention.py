@@ -96,19 +96,25 @@ def attention(
     if half and any(x % 2 for x in (size, o.offset, *o.steps[:3])):
         raise Unsupported("heads of f16 that begin within a word", fix="use f32, or heads of an even size")
     unit = 4 if aligned else 2 if half else 1
+    # Where each component is loaded by itself there are half as many of 64 bits.
+    wide = (
+        physical.software and physical.features["shaderInt64"] and not half and rounded(size, lanes) % (8 * lanes) == 0
+    )
+    wide = wide and size % 8 == 0 and not any(x % 8 for t in (q, k, v, o) for x in (*t.steps[:3], t.offset))
+    unit = 8 if wide else unit
     each = rounded(rounded(size, lanes) // lanes, unit)
     if each > MOST_EACH:
         raise Unsupported(f"heads of {size} elements in subgroups of {lanes}", fix="use products and softmax")
     # What a lane holds of each row grows with EACH; the rest spills.
     rows = max(1, min(tuning.rows, 256 // each, 1 << (queries - 1).bit_length()))
     pipeline = device.pipeline(
-        "attention",
+        "attention_wide" if wide else "attention",
         {
             "local_size_x": lanes,
             "ROWS": rows,
             "KEYS": tuning.keys,
             "EACH": each,
-            "VECTOR": unit if unit == 4 else 1,
+            "VECTOR": unit if unit >= 4 else 1,
             "HALF": half,
             "MASK": mask is not None,
             "CAUSAL": causal,

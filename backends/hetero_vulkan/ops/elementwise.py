@@ -171,6 +171,7 @@ def _broadcast(
             "A_TYPE": CODES[a.kind],
             "B_TYPE": CODES[b.kind],
             "TO": CODES[z.kind],
+            "RANK": max(1, len(shape)),
         },
     )
     push = {"count": z.size, "z_offset": z.offset}

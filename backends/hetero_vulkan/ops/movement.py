@@ -48,7 +48,7 @@ def copy(device: VulkanDevice, source: Tensor, target: Tensor) -> list[Dispatch]
         **_numbers("s", to_steps, 0),
         **_numbers("n", (), 1),
     }
-    return [_copying(device, seen, target, 0, in_order, 0.0, push)]
+    return [_copying(device, seen, target, 0, in_order, 0.0, push, len(shape))]
 
 
 def concat(device: VulkanDevice, sources: Sequence[Tensor], target: Tensor, axis: int) -> list[Dispatch]:
@@ -109,7 +109,7 @@ def pad(
         **_numbers("s", before, 0),
         **_numbers("n", source.shape, 1),
     }
-    return [_copying(device, source, target, PADDINGS[mode], True, value, push)]
+    return [_copying(device, source, target, PADDINGS[mode], True, value, push, len(target.shape))]
 
 
 def gather(device: VulkanDevice, source: Tensor, indices: Tensor, target: Tensor, axis: int = 0) -> list[Dispatch]:
@@ -190,6 +190,7 @@ def _copying(
     in_order: bool,
     value: float,
     push: dict[str, int],
+    rank: int,
 ) -> Dispatch:
     local = lanes(device)
     pipeline = device.pipeline(
@@ -200,6 +201,7 @@ def _copying(
             "TO": CODES[target.kind],
             "PADDING": padding,
             "IN_ORDER": in_order,
+            "RANK": max(1, rank),
         },
     )
     more = {"count": target.size, "from_offset": source.offset, "to_offset": target.offset, "value": value}

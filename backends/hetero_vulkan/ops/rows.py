@@ -27,6 +27,12 @@ _OPERATIONS = {
     "rms_norm": 7,
 }
 
+_ROWS = 16
+"""Of a workgroup that is one subgroup."""
+
+_MOST_PARTS = 16
+"""Of 8 elements each, that a lane holds of a row."""
+
 
 def reduce(
     device: VulkanDevice, how: Reduction, x: Tensor, y: Tensor, axes: Sequence[int], scratch: Scratch | None = None
@@ -121,9 +127,62 @@ def normalise(
         raise Unsupported(
             f"{how} to f16 along axis {axis} of {x.shape}, expected the last axis, of an even length", fix="use f32"
         )
+    if _by_subgroup(device, how, x, y, length, inner):
+        return [_normalising(device, x, y, length, weight, bias, epsilon, how == "layer_norm")]
     outer = (inner, length * inner, 1)
     more = (weight, bias, epsilon)
     return [_rows(device, how, x, y, (length, inner), outer, (inner, length * inner, 1), more)]
+
+
+def _by_subgroup(device: VulkanDevice, how: str, x: Tensor, y: Tensor, length: int, inner: int) -> bool:
+    physical = device.physical
+    return (
+        physical.software
+        and physical.features["shaderInt64"]
+        and physical.subgroup_operations & 16 != 0
+        and how in ("layer_norm", "rms_norm")
+        and x.kind == y.kind == "f32"
+        and inner == 1
+        and not any(value % 8 for value in (length, x.offset, y.offset))
+        and length <= _MOST_PARTS * 8 * physical.subgroup
+    )
+
+
+def _normalising(
+    device: VulkanDevice,
+    x: Tensor,
+    y: Tensor,
+    length: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    epsilon: float,
+    centred: bool,
+) -> Dispatch:
+    lanes = device.physical.subgroup
+    pipeline = device.pipeline(
+        "rows_subgroup",
+        {
+            "local_size_x": lanes,
+            "ROWS": _ROWS,
+            "PARTS": -(-length // (8 * lanes)),
+            "WEIGHT": weight is not None,
+            "BIAS": bias is not None,
+            "CENTRED": centred,
+        },
+        subgroup=lanes,
+    )
+    rows = x.size // length
+    push: dict[str, int | float] = {
+        "rows": rows,
+        "length_": length,
+        "x_offset": x.offset,
+        "y_offset": y.offset,
+        "weight_offset": weight.offset if weight else 0,
+        "bias_offset": bias.offset if bias else 0,
+        "epsilon": epsilon,
+    }
+    buffers = [x.buffer, (weight or x).buffer, (bias or x).buffer, y.buffer]
+    return Dispatch(pipeline, buffers, (-(-rows // _ROWS), 1, 1), push, 8.0 * x.size)
 
 
 def _rows(

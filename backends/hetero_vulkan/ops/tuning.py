@@ -21,10 +21,11 @@ from hetero.errors import BackendError, WrongAnswer
 from hetero.tensors import Array
 from hetero_vulkan.commands import Dispatch
 from hetero_vulkan.ops.attention import AttentionTuning, attention
-from hetero_vulkan.ops.gemm import Tuning, default_tuning, gemm
+from hetero_vulkan.ops.gemm import Tuning, default_tuning, gemm, lists_matrices
 from hetero_vulkan.ops.packing import Packed, pack, packed_shape
-from hetero_vulkan.ops.tensors import Tensor
+from hetero_vulkan.ops.tensors import Kind, Tensor
 from hetero_vulkan.pipeline_cache import write_whole
+from hetero_vulkan.warming import warm_up
 
 if TYPE_CHECKING:
     from hetero_vulkan.buffers import Buffer
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the file, and of what is measured: raised when shaders change."""
 
 BUDGET = 5.0
@@ -51,6 +52,7 @@ class Tunings:
 
     Attributes:
         gemm: For matrix products.
+        half: For those of fp16, where cooperative matrices may be the best.
         attention: For attention.
         seconds: What was measured, by the name of the way; empty when nothing was.
     """
@@ -58,6 +60,11 @@ class Tunings:
     gemm: Tuning
     attention: AttentionTuning
     seconds: dict[str, float]
+    half: Tuning | None = None
+
+    def products(self, values: Kind) -> Tuning:
+        """For products of which most of A and B is of a type."""
+        return self.half if values == "f16" and self.half else self.gemm
 
 
 def gemm_ways(physical: Physical) -> dict[str, Tuning]:
@@ -79,7 +86,7 @@ def gemm_ways(physical: Physical) -> dict[str, Tuning]:
             and not (physical.software and tile != (64, 64, 16))
         ):
             ways[f"tiles of {tile[0]}x{tile[1]}"] = Tuning("tiles", tile=tile, each=each)
-    if physical.matrices:
+    if lists_matrices(physical):
         ways["cooperative matrices"] = Tuning("matrix")
     return ways
 
@@ -108,17 +115,20 @@ def tunings(
     products = gemm_ways(device.physical)
     attentions = attention_ways()
     known = _read(device, path)
-    if known is not None and known["gemm"] in products and known["attention"] in attentions:
-        return Tunings(products[known["gemm"]], attentions[known["attention"]], {})
+    if known is not None and {known["gemm"], known["half"]} <= products.keys() and known["attention"] in attentions:
+        return Tunings(products[known["gemm"]], attentions[known["attention"]], {}, products[known["half"]])
     until = device.clock() + budget
     with _Trial(device, measure or measured) as trial:
-        best_product, seconds = _best(device, products, trial.gemm, until)
+        best_half, seconds = _best(device, products, trial.gemm, until)
+        plain = {name: time_ for name, time_ in seconds.items() if products[name].family != "matrix"}
+        best_product = min(plain, key=lambda name: plain[name], default="default")
         best_attention, more = _best(device, attentions, trial.attention, until + budget)
     if path is not None:
         content = {
             "version": VERSION,
             "device": device.physical.name,
             "gemm": best_product,
+            "half": best_half,
             "attention": best_attention,
         }
         try:
@@ -127,13 +137,14 @@ def tunings(
             _log.warning("%s: what was measured is not kept: %s", device.name, error)
     times = {f"product, {name}": time_ for name, time_ in seconds.items()}
     times |= {f"attention, {name}": time_ for name, time_ in more.items()}
-    return Tunings(products[best_product], attentions[best_attention], times)
+    return Tunings(products[best_product], attentions[best_attention], times, products[best_half])
 
 
 def measured(device: VulkanDevice, steps: list[Dispatch]) -> float:
     """The least of four runs, after one that is not counted."""
     timed = device.queues[0].family.timestamp_bits > 0
     times = []
+    warm_up(device, steps)
     with device.record(steps, timed=timed) as commands:
         commands.run(60)
         for _ in range(4):
@@ -224,7 +235,7 @@ def _read(device: VulkanDevice, path: Path | None) -> dict[str, str] | None:
         content = json.loads(path.read_bytes())
         if content["version"] != VERSION:
             return None
-        return {"gemm": str(content["gemm"]), "attention": str(content["attention"])}
+        return {name: str(content[name]) for name in ("gemm", "half", "attention")}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

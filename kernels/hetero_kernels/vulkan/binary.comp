@@ -9,6 +9,8 @@ layout(constant_id = 1) const uint OPERATION = 0;
 layout(constant_id = 2) const uint A_TYPE = 0;
 layout(constant_id = 3) const uint B_TYPE = 0;
 layout(constant_id = 4) const uint TO = 0;
+// Axes that are there, the last ones: each further one costs a division.
+layout(constant_id = 5) const uint RANK = 6;
 
 layout(std430, binding = 0) readonly buffer A { uint a_words[]; };
 layout(std430, binding = 1) readonly buffer B { uint b_words[]; };
@@ -86,7 +88,15 @@ void main() {
                 uint b = b_offset;
                 uint c = c_offset;
                 uint left = index;
-#define AXIS(N) { const uint i = left % d##N; left /= d##N; a += i * a##N; b += i * b##N; c += i * c##N; }
+#define AXIS(N)                                                          \
+    if (RANK + N >= 6) {                                                 \
+        const uint outer = RANK + N == 6 ? 0 : left / d##N;              \
+        const uint i = left - outer * d##N;                              \
+        left = outer;                                                    \
+        a += i * a##N;                                                   \
+        b += i * b##N;                                                   \
+        c += i * c##N;                                                   \
+    }
                 AXIS(5) AXIS(4) AXIS(3) AXIS(2) AXIS(1) AXIS(0)
                 const uint a_word = a_words[a / per_word(A_TYPE)];
                 const uint b_word = b_words[b / per_word(B_TYPE)];

@@ -11,6 +11,8 @@ layout(constant_id = 2) const uint TO = 0;
 // mirrored; the target lies in order.
 layout(constant_id = 3) const uint PADDING = 0;
 layout(constant_id = 4) const bool IN_ORDER = false;
+// Axes that are there, the last ones: each further one costs a division.
+layout(constant_id = 5) const uint RANK = 6;
 
 layout(std430, binding = 0) readonly buffer Source { uint source[]; };
 layout(std430, binding = 1) writeonly buffer Target { uint target[]; };
@@ -57,9 +59,10 @@ void main() {
                 uint place = to_offset;
                 bool there = true;
 #define AXIS(N)                                                          \
-    {                                                                    \
-        const uint i = left % d##N;                                      \
-        left /= d##N;                                                    \
+    if (RANK + N >= 6) {                                                 \
+        const uint outer = RANK + N == 6 ? 0 : left / d##N;              \
+        const uint i = left - outer * d##N;                              \
+        left = outer;                                                    \
         if (PADDING != 0) {                                              \
             const int at = found(int(i) - s##N, int(n##N));              \
             there = there && at >= 0;                                    \

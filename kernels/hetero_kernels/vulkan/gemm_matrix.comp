@@ -1,5 +1,6 @@
-// C = A B by cooperative matrices of 16 x 16 x 16, fp16 with sums in fp32. A subgroup makes 16 x 16 of C; m, n and k are
-// multiples of 16, and rows of A and B begin at multiples of 8 elements.
+// C = A B by cooperative matrices of 16 x 16 x 16, fp16 with sums in fp32. A subgroup makes 16 x 16 of C. k is a multiple
+// of 16; m is at least 16, n too and a multiple of 8; rows of A and B begin at multiples of 8 elements. The last matrices
+// of C begin where they still fit, and what others have is not written again.
 // target: vulkan1.2
 #version 450
 #extension GL_KHR_cooperative_matrix : require
@@ -24,8 +25,10 @@ shared float results[SUBGROUPS * 256];
 void main() {
     const uint outer = gl_WorkGroupID.z / inner;
     const uint within = gl_WorkGroupID.z % inner;
-    const uint first_row = gl_WorkGroupID.y * 16;
-    const uint first_column = (gl_WorkGroupID.x * SUBGROUPS + gl_SubgroupID) * 16;
+    const uint own_row = gl_WorkGroupID.y * 16;
+    const uint own_column = (gl_WorkGroupID.x * SUBGROUPS + gl_SubgroupID) * 16;
+    const uint first_row = min(own_row, m - 16);
+    const uint first_column = min(own_column, n - 16);
     const uint a_from = a_offset + outer * a_outer + within * a_inner + first_row * a_row;
     const uint b_from = b_offset + outer * b_outer + within * b_inner + first_column;
 
@@ -48,12 +51,15 @@ void main() {
     for (uint i = gl_SubgroupInvocationID * each; i < 256; i += gl_SubgroupSize * each) {
         const uint row = first_row + i / 16;
         const uint column = first_column + i % 16;
+        if (row < own_row || column < own_column) {
+            continue;
+        }
         const uint to = c_from + row * c_row + column;
         const uint residue = r_from + row * r_row;
         const float value = activated_at(biased(results[own + i], column), column, residue);
         if (C_TYPE == F16) {
             const float next = activated_at(biased(results[own + i + 1], column + 1), column + 1, residue);
-            c_words[to >> 1] = packHalf2x16(vec2(value, next));
+            c_words[to >> 1] = halves_of(value, next);
         } else {
             c1[to] = value;
         }

@@ -1,5 +1,7 @@
 // What every matrix product is told: C = activation(A B * scale + bias) + residual, for each z = outer * inner + inner's.
 // Offsets and strides count elements.
+#include "halves.glsl"
+
 layout(push_constant) uniform Push {
     uint m;
     uint n;

@@ -24,6 +24,7 @@ layout(std430, binding = 1) readonly buffer B2U { uvec2 b2u[]; };
 #ifdef WIDE
 layout(std430, binding = 0) readonly buffer A8 { u64vec4 a8[]; };
 layout(std430, binding = 1) readonly buffer B8 { u64vec4 b8[]; };
+layout(std430, binding = 5) buffer C8 { u64vec4 c8[]; };
 #else
 layout(std430, binding = 0) readonly buffer A4 { vec4 a4[]; };
 layout(std430, binding = 1) readonly buffer B4 { vec4 b4[]; };
@@ -50,6 +51,11 @@ vec4 of_bytes(uint word) {
 Eight of_wide(u64vec4 words) {
     return Eight(vec4(uintBitsToFloat(unpack32(words.x)), uintBitsToFloat(unpack32(words.y))),
                  vec4(uintBitsToFloat(unpack32(words.z)), uintBitsToFloat(unpack32(words.w))));
+}
+
+u64vec4 to_wide(float value[8]) {
+    return u64vec4(pack64(floatBitsToUint(vec2(value[0], value[1]))), pack64(floatBitsToUint(vec2(value[2], value[3]))),
+                   pack64(floatBitsToUint(vec2(value[4], value[5]))), pack64(floatBitsToUint(vec2(value[6], value[7]))));
 }
 #endif
 
@@ -168,16 +174,20 @@ void main() {
             }
             if (C_ALIGNED && column + 8 <= n) {
                 if (C_TYPE == F16) {
-                    c4u[to >> 3] = uvec4(packHalf2x16(vec2(value[0], value[1])), packHalf2x16(vec2(value[2], value[3])),
-                                         packHalf2x16(vec2(value[4], value[5])), packHalf2x16(vec2(value[6], value[7])));
+                    c4u[to >> 3] = uvec4(halves_of(value[0], value[1]), halves_of(value[2], value[3]),
+                                         halves_of(value[4], value[5]), halves_of(value[6], value[7]));
                 } else {
+#ifdef WIDE
+                    c8[to >> 3] = to_wide(value);
+#else
                     c4[to >> 2] = vec4(value[0], value[1], value[2], value[3]);
                     c4[(to >> 2) + 1] = vec4(value[4], value[5], value[6], value[7]);
+#endif
                 }
             } else if (C_TYPE == F16) {
                 [[unroll]] for (uint u = 0; u < 8; u += 2) {
                     if (column + u < n) {
-                        c_words[(to + u) >> 1] = packHalf2x16(vec2(value[u], value[u + 1]));
+                        c_words[(to + u) >> 1] = halves_of(value[u], value[u + 1]);
                     }
                 }
             } else {
@@ -194,12 +204,23 @@ void main() {
         [[dont_unroll]] for (uint row = first; row < end; row++) {
             const uint to = c_from + row * c_row + column;
             const uint residue = r_from + row * r_row;
+#ifdef WIDE
+            if (C_ALIGNED && C_TYPE == F32 && column + 8 <= n) {
+                const Eight some = of_wide(c8[to >> 3]);
+                float value[8];
+                [[unroll]] for (uint u = 0; u < 8; u++) {
+                    value[u] = activated_at(u < 4 ? some.low[u & 3] : some.high[u & 3], column + u, residue);
+                }
+                c8[to >> 3] = to_wide(value);
+                continue;
+            }
+#endif
             [[dont_unroll]] for (uint u = 0; u < min(8, n - column); u += C_TYPE == F16 ? 2 : 1) {
                 const uint here = column + u;
                 if (C_TYPE == F16) {
                     const vec2 both = unpackHalf2x16(c_words[(to + u) >> 1]);
                     const float second = activated_at(both.y, min(here + 1, n - 1), residue);
-                    c_words[(to + u) >> 1] = packHalf2x16(vec2(activated_at(both.x, here, residue), second));
+                    c_words[(to + u) >> 1] = halves_of(activated_at(both.x, here, residue), second);
                 } else {
                     c1[to + u] = activated_at(c1[to + u], here, residue);
                 }

@@ -145,9 +145,9 @@ void main() {
                 if (line < m && column < n) {
                     const uint residue = r_from + line * r_row;
                     const uint next = min(column + 1, n - 1);
-                    c_words[(c_from + line * c_row + column) >> 1] = packHalf2x16(vec2(
+                    c_words[(c_from + line * c_row + column) >> 1] = halves_of(
                         activated_at(biased(some_b[2 * i], column), column, residue),
-                        activated_at(biased(some_b[2 * i + 1], next), next, residue)));
+                        activated_at(biased(some_b[2 * i + 1], next), next, residue));
                 }
             }
             barrier();

@@ -1,4 +1,6 @@
 // Elements of several types in buffers of 32-bit words, so that a device needs no feature for 8 or 16 bits.
+#include "halves.glsl"
+
 #define F32 0
 #define F16 1
 #define I8 2
@@ -30,7 +32,7 @@ int to_int(float value) {
 // A word of which `value` is the element `index`; the rest is 0.
 uint to_word(uint type, float value, uint index) {
     if (type == F16) {
-        return (packHalf2x16(vec2(value, 0.0)) & 0xffffu) << (16 * (index & 1));
+        return (halves_of(value, 0.0) & 0xffffu) << (16 * (index & 1));
     }
     if (type == I8) {
         return (uint(to_int(value)) & 0xffu) << (8 * (index & 3));

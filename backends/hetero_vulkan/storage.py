@@ -1,0 +1,175 @@
+"""How many bits a program's numbers have on a device: what can be asked for, and what it makes of a graph's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hetero.graph.ir import Graph
+from hetero.graph.memory import storages
+from hetero.graph.node import ValueType
+from hetero.tensors import Array
+from hetero_vulkan.buffers import Buffer
+from hetero_vulkan.ops.tensors import Kind, Tensor
+
+FLOAT, HALF, INT, BOOL, LONG = (np.dtype(kind) for kind in ("float32", "float16", "int32", "bool", "int64"))
+
+HALF_COSINE = 0.999
+"""With the CPU's answer: what fp16 reaches where a network amplifies roundings in a few places."""
+
+GREATEST_HALF = 65504.0
+"""What is finite and beyond it is stored as this number."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How numbers are stored; sums are of float32 whatever it is.
+
+    Attributes:
+        name: As the option `precision` has it.
+        values: Of values in between, and of constants that are no vectors.
+        weights: Of known matrices of products.
+        min_cosine: As `Executable.min_cosine`; None: every number is near the CPU's, as a share of the largest.
+        meaning: In words.
+    """
+
+    name: str
+    values: Kind = "f32"
+    weights: Kind = "f32"
+    min_cosine: float | None = None
+    meaning: str = "float32"
+
+
+PRECISIONS = {
+    precision.name: precision
+    for precision in (
+        Precision("fp32"),
+        Precision("fp16", "f16", "f16", HALF_COSINE, "values and weights in fp16"),
+        Precision("int8", "f32", "i8", 0.99, "matrices in int8, a scale for each column; values in fp32"),
+        Precision("int8-fp16", "f16", "i8", 0.99, "matrices in int8, a scale for each column; the rest in fp16"),
+    )
+}
+"""By name, the default first."""
+
+FP32 = PRECISIONS["fp32"]
+
+_WORDS = {"float32": 1, "int32": 1, "uint32": 1, "bool": 1, "int64": 2, "uint64": 2, "float64": 2}
+
+# What a row's statistics are made with, where a model computes them by nodes of their own.
+_REDUCTIONS = ("CumSum", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare")
+_GROWING = ("Exp", "Mul", "Pow")
+_OF_STATISTICS = ("Add", "Div", "Exp", "Log", "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "Sqrt", "Sub")
+
+# Below so many elements of a column a scale for each of them saves little.
+_LEAST_ROWS = 16
+
+
+def words_of(dtype: np.dtype[Any]) -> int:
+    """32-bit words of an element on the device, float16 stored in whole words; 0: such elements are not taken."""
+    return 1 if dtype == HALF else _WORDS.get(dtype.name, 0)
+
+
+def on_device(kind: ValueType) -> ValueType:
+    """How an array lies on the device as it is: a bool is an int32, 0 or 1; all else is as on the host."""
+    return ValueType(INT, kind.shape) if kind.dtype == BOOL else kind
+
+
+def tensor_of(buffer: Buffer, kind: ValueType) -> Tensor:
+    """A value in a buffer, in order. Elements of 64 bits are two `i32`, a last dimension more."""
+    wide = words_of(kind.dtype) == 2
+    return Tensor(buffer, (*kind.shape, 2) if wide else kind.shape, kind_of(kind.dtype))
+
+
+def kind_of(dtype: np.dtype[Any]) -> Kind:
+    """How shaders see elements that are stored so."""
+    return "f32" if dtype == FLOAT else "f16" if dtype == HALF else "i32"
+
+
+def bytes_of(kind: ValueType) -> int:
+    """Of the buffer of a value that is stored so; no buffer is empty, and each has whole words."""
+    if kind.dtype == HALF:
+        return max(4, 2 * (kind.size + kind.size % 2))
+    return max(4, 4 * words_of(kind.dtype) * kind.size)
+
+
+def computed(graph: Graph) -> Graph:
+    """The graph as shaders compute it: float16 is a way to store float32. Constants stay what they are."""
+    if all(kind.dtype != HALF for kind in graph.types.values()):
+        return graph
+    types = {name: ValueType(FLOAT, kind.shape) if kind.dtype == HALF else kind for name, kind in graph.types.items()}
+    return replace(graph, types=types)
+
+
+def stored(graph: Graph, precision: Precision) -> dict[str, ValueType]:
+    """How each value lies on the device.
+
+    float16 of the model stays float16. Where values are to be fp16, those of float32 are too, but for the graph's
+    inputs and outputs, vectors that are constants (biases, scales), and statistics: see `statistics`.
+    """
+    roots = storages(graph)
+    ends = {roots[value] for value in (*graph.inputs, *graph.outputs)}
+    kept = statistics(graph, roots) - ends if _any_halves(graph, precision) else set()
+    found = {}
+    for value, kind in graph.types.items():
+        root = roots[value]
+        dtype = on_device(kind).dtype
+        if dtype in (FLOAT, HALF):
+            vector = root in graph.constants and graph.types[root].rank < 2
+            narrow = dtype == HALF or (precision.values == "f16" and root not in ends)
+            dtype = HALF if narrow and not vector and root not in kept else FLOAT
+        found[value] = ValueType(dtype, kind.shape)
+    return found
+
+
+def statistics(graph: Graph, roots: Mapping[str, str]) -> set[str]:
+    """Values that stay float32 for what is made of them.
+
+    Those are sums and means of rows, and whole numbers that were or will be cast; what is made of those alone; and
+    squares and exponentials on the way to sums, which would soon be beyond float16.
+
+    Args:
+        graph: The graph.
+        roots: The value whose memory each value is.
+    """
+    found: set[str] = set()
+    for node in graph.nodes:
+        # What is known, such as an epsilon, says nothing.
+        taken = {roots[value] for value in node.inputs if value and roots[value] not in graph.constants}
+        if node.op in _REDUCTIONS:
+            found.add(roots[node.output])
+            found |= {root for root in taken if root in graph.producers and graph.producers[root].op in _GROWING}
+        elif node.op == "Cast" and graph.types[node.inputs[0]].dtype not in (FLOAT, HALF):
+            found.add(roots[node.output])
+        elif node.op == "Cast" and graph.types[node.output].dtype not in (FLOAT, HALF):
+            found |= taken
+        elif node.op in _OF_STATISTICS and taken and taken <= found:
+            found.add(roots[node.output])
+    return found
+
+
+def halves(array: Array) -> Array:
+    """An array of floats as float16: what is finite and beyond its range becomes its greatest number."""
+    finite = np.isfinite(array)
+    return np.where(finite, np.clip(array, -GREATEST_HALF, GREATEST_HALF), array).astype(np.float16)
+
+
+def quantised(matrix: Array) -> tuple[Array, Array]:
+    """A matrix `[k, n]` as int8, and the scale of each column, float32: symmetric, the largest element is 127."""
+    whole = np.asarray(matrix, np.float32)
+    largest = np.abs(whole).max(axis=0)
+    scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return np.rint(np.clip(whole / scales, -127, 127)).astype(np.int8), scales
+
+
+def kind_of_matrix(matrix: Array, precision: Precision) -> Kind:
+    """How a known matrix `[k, n]` of a product is stored."""
+    if precision.weights == "i8" and matrix.shape[0] >= _LEAST_ROWS and np.isfinite(matrix).all():
+        return "i8"
+    return "f16" if matrix.dtype == HALF or precision.values == "f16" else "f32"
+
+
+def _any_halves(graph: Graph, precision: Precision) -> bool:
+    return precision.values == "f16" or any(kind.dtype == HALF for kind in graph.types.values())
