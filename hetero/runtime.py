@@ -45,13 +45,14 @@ from hetero.scheduler.workers import Workers
 from hetero.session import Session
 from hetero.telemetry.records import Attempt, LoadRecord, Records
 from hetero.thermal.settings import Thermal, settings_of
-from hetero.thermal.watching import Watch
+from hetero.thermal.watching import Listener, Watch
 
 if TYPE_CHECKING:
     from hetero.compiling.build import Compiled
     from hetero.compiling.samples import Source as Samples
     from hetero.compiling.shapes import Given
     from hetero.monitor.status import RuntimeStatus
+    from hetero.testing.thermal.modelled import ModelledMachine
     from hetero.thermal.governor import Governor
 
 _log = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ class Runtime:
             passed over, which `explain()` and each record say.
         backends: Backend classes besides those of the installed plugins.
         options: Options by backend: `{"cpu": {"threads": 2}}`.
-        simulate: Machines to imitate (`rk3588`, `phoenix`); also from the environment: `HETERO_SIMULATE`.
+        simulate: Machines to imitate (`rk3588`, `phoenix`); also from the environment: `HETERO_SIMULATE`. With
+            `thermal=sealed` among them, the heat of a board and its time are modelled too; see the page on heat.
         plugins: Whether installed plugins are used.
         isolate: Run each backend, or those named, in a process of its own: if vendor code crashes there, the device is
             lost, the request goes on elsewhere, and the process is started again.
@@ -91,6 +93,7 @@ class Runtime:
 
     Attributes:
         thermal: The settings in force; None where heat is not looked at.
+        modelled: The board whose heat and time are modelled; None as a rule.
         host: The machine looked at.
         records: Of finished requests and loads.
         timers: Deadlines and time-outs.
@@ -119,7 +122,12 @@ class Runtime:
     ) -> None:
         if power is not None and power != OF_PROFILE:
             mode_of(power)
-        host = self.host = host_of(host, simulate)
+        host = host_of(host, simulate)
+        self.modelled = _modelled(host)
+        if self.modelled is not None:
+            # What is learned of modelled times is no knowledge of this machine.
+            host, clock, learn = self.modelled.host(host), self.modelled.clock, False
+        self.host = host
         self.records = Records(keep_records)
         self._plugins = Plugins()
         if plugins:
@@ -150,6 +158,8 @@ class Runtime:
             self._hold_profile()
         elif power is not None:
             self._power.hold(power)
+        if self.modelled is not None:
+            self.modelled.start(self)
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -170,6 +180,23 @@ class Runtime:
     def backends(self) -> Mapping[str, Backend]:
         """The backends by name, those without a device here included."""
         return dict(self._machine.backends)
+
+    @property
+    def now(self) -> float:
+        """Seconds on the clock that the records go by."""
+        return self._clock()
+
+    def listen_to_heat(self, listener: Listener) -> None:
+        """Tell somebody each time that the governor has looked at the temperatures, for as long as it lives."""
+        if self._watch is not None:
+            self._watch.listen(listener)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a device now."""
+        with self._lock:
+            sessions = list(self._sessions)
+        return sum(session.waiting for session in sessions)
 
     @property
     def memory(self) -> Pools:
@@ -446,6 +473,8 @@ class Runtime:
         if self._watch is not None:
             self._watch.close(timeout)
         self._workers.close(timeout)
+        if self.modelled is not None:
+            self.modelled.close()
         self._costs.save()
         self._memory.close()
         for backend in self._machine.backends.values():
@@ -498,6 +527,8 @@ class Runtime:
         for session in list(self._sessions):
             session._forked(self._closed)
         self._memory.abandon()
+        if self.modelled is not None:
+            self.modelled.abandon()
         if self._watch is not None:
             self._watch.abandon()
         _kept_after_fork.append(self)
@@ -521,6 +552,8 @@ class Runtime:
         layers = (layer.get(name, {}) for layer in (program.options, self._options, options))
         values = check_options(name, backend.options, *layers)
         load = functools.partial(backend.load, program, device, values)
+        if self.modelled is not None:
+            load = functools.partial(self.modelled.load, device, program.name, load)
         candidate = Candidate(
             device.name,
             name,
@@ -535,6 +568,15 @@ class Runtime:
         )
         candidate.loaded = functools.partial(_tell_load, self.records, program.name, candidate)
         return candidate
+
+
+def _modelled(host: Host) -> ModelledMachine | None:
+    """The board whose heat is to be modelled, where the simulated machines have settings."""
+    if not any("=" in name for name in host.simulate):
+        return None
+    from hetero.testing.thermal.modelled import ModelledMachine, modelled_of
+
+    return ModelledMachine(modelled_of(host.simulate))
 
 
 def _canary_source(program: Program, reference: Candidate) -> Callable[[int], Canary | None]:

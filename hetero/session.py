@@ -240,6 +240,11 @@ class Session:
         """The device that the next request goes to; None when the session is closed."""
         return next((candidate.name for candidate in self._candidates if candidate.usable), None)
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a device now."""
+        return self._dispatcher.board.waiting
+
     def units(self, device: str) -> Sequence[str]:
         """The part of a device that each of its lanes is on, such as the core of an NPU; empty where it has none.
 

@@ -20,6 +20,7 @@ from hetero.cli.outputs import writable_folder
 from hetero.cli.progress import Bar, progress_bar
 from hetero.cli.trace import trace_targets, traced
 from hetero.errors import AudioError, DispatchError
+from hetero.thermal.timeline import HeatTimeline, check_picture, summary
 
 if TYPE_CHECKING:
     from hetero.explain import Explanation
@@ -86,6 +87,12 @@ def _temperatures(ctx: click.Context, param: click.Parameter, value: str | None)
     metavar="FILE",
     help="Write what ran where and when: .json (for Perfetto), .png, .svg or .jsonl; may be repeated.",
 )
+@click.option(
+    "--timeline",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Draw how warm the devices were, what ran where, and what heat held back: .png or .svg.",
+)
 @runtime.load_options
 @click.option("--verbose", is_flag=True, help="Timestamps also when stdout is no terminal; say why each device.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
@@ -103,6 +110,7 @@ def command(
     output_dir: Path | None,
     temperature: tuple[float, ...] | None,
     traces: tuple[Path, ...],
+    timeline: Path | None,
     fallback: Any,
     options: runtime.Options,
     thermal: str | None,
@@ -125,6 +133,9 @@ def command(
     """  # noqa: D301
     targets = _targets(files, formats, output_dir, as_json)
     trace_files = trace_targets(traces)
+    if timeline is not None:
+        check_picture(timeline)
+        writable_folder(timeline.parent)
     _check_packages()
     if temperature is not None:
         decoding["temperature"] = temperature
@@ -140,10 +151,16 @@ def command(
         _transcriber(rt, model, _devices(device, encoder_device, decoder_device), fallback, bar) as transcriber,
     ):
         load_seconds = time.perf_counter() - started
+        heat = HeatTimeline(rt) if timeline is not None or (rt.modelled and rt.governor) else None
         work = _Work(transcriber, decoding, bar, shown, verbose or sys.stdout.isatty(), not as_json, len(files) > 1)
         done = [work.file(file, targets[file]) for file in files]
         explanations = [part.explain() for part in _parts(transcriber)] if verbose else []
         document = _document(transcriber, done, load_seconds)
+        if heat is not None:
+            heat.close()
+            document["heat"] = heat.to_dict()
+            if timeline is not None:
+                heat.draw(timeline, ", ".join(Path(file).name for file in files))
     if as_json:
         echo_json(document)
     for entry in done:
@@ -151,6 +168,8 @@ def command(
             _write_to_stdout(entry.transcript, to_stdout)
     if not as_json and not quiet:
         _echo_summary(document, explanations)
+        for line in summary(document["heat"]) if "heat" in document else ():
+            click.echo(line, err=True)
     if any(entry.error is not None for entry in done):
         ctx.exit(FAILED)
 

@@ -20,6 +20,7 @@ LAWS: dict[str, Callable[[float], Law]] = {"budget": Budget, "tokens": Tokens}
 _SMALL_HEAT = 10.0
 _BLIND_WARM = 0.5
 _PROXY_MARGIN = 2.0
+_LEAST = 0.05
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,9 @@ class Control:
         if ceiling < 1.0 and ceiling <= duty:
             at, left = (self.limits.stop, "nothing") if state == "stop" else (self.limits.maximum, "little")
             duty, why = ceiling, f"{celsius:.1f} C, and {at:g} C was reached: {left} runs"
+        elif duty < _LEAST and state != "stop":
+            # Only `stop` is a stop: the work of a device that may do nothing goes to others, which heat more by it.
+            duty, why = _LEAST, f"{why}; a little is left of it below {self.limits.stop:g} C"
         self.grant = Grant(duty, state, why)
         return self.grant
 

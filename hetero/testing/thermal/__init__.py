@@ -8,6 +8,9 @@
 | `machine` | a plant that drives such files, in simulated time or in real, quicker time |
 | `scenarios` | what the air, fans and other work do |
 | `strategies` | ways to deal with heat, side by side |
+| `world` | modelled time for real threads |
+| `ways`, `serving` | a Runtime at work on a modelled machine, and what it does about heat |
+| `modelled` | a modelled board under a Runtime that gives real answers |
 | `bound` | the most that could have been done: a linear program |
 
 Everything that comes out of here is modelled; nothing was measured on hardware.

@@ -33,7 +33,7 @@ class ThermalMachine:
         self.plant = Plant([self.sysroot.layout.build], ambient, seed)
         self.duty = [0.0, 0.0, 0.0]
         self._lock = threading.Lock()
-        self._shown()
+        self.show()
 
     def clock(self) -> float:
         """Seconds of its own time."""
@@ -48,6 +48,12 @@ class ThermalMachine:
     def items(self) -> float:
         """That were answered so far."""
         return float(self.plant.items[0])
+
+    @property
+    def speeds(self) -> tuple[float, float, float]:
+        """Of the NPU, the GPU and the CPU now, as shares of their full speed."""
+        npu, gpu, cpu = (float(speed) for speed in self.plant.speeds[:, 0])
+        return npu, gpu, cpu
 
     def other_work(self, cpu: float = 0.0, gpu: float = 0.0) -> None:
         """Watts of whatever else runs there from now on: a compile, a game."""
@@ -68,13 +74,14 @@ class ThermalMachine:
             if limit is not None:
                 self.plant.clock[0] = limit / 1e6
             self.plant.advance(np.array(self.duty)[:, None], seconds)
-            self._shown()
+            self.show()
 
     def running(self, speed: float = 60.0) -> Running:
         """Have time pass by itself, so many of its seconds in one; a context manager."""
         return Running(self, speed)
 
-    def _shown(self) -> None:
+    def show(self) -> None:
+        """Have the files tell what the sensors do now; `advance` does that too."""
         readings = self.plant.readings[:, 0]
         self.sysroot.show({part: float(celsius) for part, celsius in enumerate(readings)})
         self.sysroot.show_load(self.duty[NPU])

@@ -189,6 +189,11 @@ class Plant:
         """The kernel holds the NPU's clock down."""
         return np.array(self._capped)
 
+    @property
+    def speeds(self) -> Floats:
+        """Of the NPUs, the GPUs and the CPUs now, as shares of their full speed; shape (3, machines)."""
+        return self._speeds(self._clock_now())
+
     def advance(self, duty: Floats, seconds: float) -> None:
         """Let time pass.
 
@@ -199,7 +204,7 @@ class Plant:
         a, b, c = self._matrices
         for _ in range(round(seconds / STEP)):
             self._kernel()
-            clock = np.where(self._capped, np.minimum(self.clock, self._cap_clock), self.clock)
+            clock = self._clock_now()
             watts = self._watts(duty, clock)
             self._state = (
                 np.einsum("mij,mj->mi", a, self._state)
@@ -218,6 +223,9 @@ class Plant:
         self._capped = np.where(self._capped, npu >= self._cap_at - self._cap_hysteresis, npu >= self._cap_at)
         hot = soc >= self._fights_at
         self._squeeze = np.clip(self._squeeze + np.where(hot, -0.05, 0.02) * STEP, 0.3, 1.0)
+
+    def _clock_now(self) -> Floats:
+        return np.where(self._capped, np.minimum(self.clock, self._cap_clock), self.clock)
 
     def _speeds(self, clock: Floats) -> Floats:
         squeezed = self._squeeze

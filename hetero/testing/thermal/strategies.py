@@ -201,7 +201,7 @@ def play(scenarios: Sequence[Scenario], make: Callable[[Scenario], Strategy], se
             items=float(plant.items[machine]),
             hot_seconds=float((temperatures[:, machine] >= scenarios[machine].limits.maximum).sum()),
             highest=float(temperatures[:, machine].max()),
-            changes=_changes(busiest[:, machine]),
+            changes=changes_of(busiest[:, machine]),
             swings=float(np.abs(np.diff(duties[:, NPU, machine])).sum()),
             temperatures=temperatures[:, machine],
             duties=duties[:, NPU, machine],
@@ -210,7 +210,7 @@ def play(scenarios: Sequence[Scenario], make: Callable[[Scenario], Strategy], se
     ]
 
 
-def _changes(busiest: Floats) -> int:
+def changes_of(busiest: Floats) -> int:
     """How often the device with most of the work changed; pauses do not count."""
     at_work = busiest[busiest >= 0]
     return int((np.diff(at_work) != 0).sum())

@@ -211,12 +211,19 @@ class Sysroot:
         whole.write_text(f"{content}\n")
         return whole.replace(file)
 
+    def _keep(self, name: str, content: object) -> None:
+        """As `put`, which costs far more than to see that the file says so already."""
+        try:
+            said = (self.root / name).read_bytes()
+        except OSError:
+            said = b""
+        if said != f"{content}\n".encode():
+            self.put(name, content)
+
     def show(self, celsius: Mapping[int, float]) -> None:
         """Have the sensors tell these temperatures, by the plant's parts."""
         for file, part in self.temperatures.values():
-            milli = round(celsius[part] * 1000)
-            if not file.exists() or file.read_bytes() != b"%d\n" % milli:
-                self.put(str(file.relative_to(self.root)), milli)
+            self._keep(str(file.relative_to(self.root)), round(celsius[part] * 1000))
 
     def show_load(self, share: float) -> None:
         """Have the kernel tell this load of the NPU, 0 to 1, where the board's does."""
@@ -224,11 +231,11 @@ class Sysroot:
             place, cores = self.layout.load
             percent = f"{round(share * 100):3d}%"
             each = ",".join(f" Core{core}: {percent}" for core in range(cores)) if cores > 1 else percent
-            self.put(place, f"NPU load: {each}{',' if cores > 1 else ''}")
+            self._keep(place, f"NPU load: {each}{',' if cores > 1 else ''}")
 
     def show_clock(self, hertz: int) -> None:
         """Have the kernel tell this clock of the NPU."""
-        self.put(f"{self._devfreq}/cur_freq", hertz)
+        self._keep(f"{self._devfreq}/cur_freq", hertz)
 
     @property
     def clock_limit(self) -> int | None:
