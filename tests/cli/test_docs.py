@@ -142,7 +142,8 @@ def test_the_commands_of_the_quick_start_run(line: Line, folder: Path) -> None:
 def test_every_command_shown_has_its_options(page: Path, line: Line) -> None:
     for arguments in [*commands(page, "hetero"), *commands(page, ".venv/bin/hetero")]:
         # Options are looked up before help is shown, and nothing else is done.
-        result = line(*arguments, "--help")
+        ours = arguments.index("--") if "--" in arguments else len(arguments)
+        result = line(*arguments[:ours], "--help", *arguments[ours:])
         assert result.exit_code == 0, f"{page.name}: hetero {shlex.join(arguments)}\n{result.output}"
 
 
