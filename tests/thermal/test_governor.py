@@ -172,7 +172,7 @@ def test_a_board_whose_own_sensor_is_lost_goes_by_its_neighbour_and_says_so(
     assert not reading.direct
     said = {sensor.name: text for sensor, text in governor.voices("npu")}
     assert said["npu-thermal"] == "this user may not read it"
-    assert said[reading.source].startswith("this one counts: a proxy")
+    assert "this one counts: a proxy" in said[reading.source]
     assert load.run(200) < 85.2
 
 
