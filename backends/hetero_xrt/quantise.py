@@ -225,8 +225,9 @@ def _steps(largest: Array, most: int = MOST) -> Floats:
     """Steps that make numbers up to `largest` integers up to `most`; 1 where there are none but zeros."""
     if not np.isfinite(largest).all():
         raise Unsupported("there are numbers that are not finite, which int8 does not hold")
-    steps: Floats = (largest / most).astype(np.float32)
-    steps[steps == 0] = 1
+    # A step below the normal numbers is too coarsely rounded to divide by.
+    steps: Floats = np.maximum((largest / most).astype(np.float32), np.finfo(np.float32).tiny)
+    steps[largest == 0] = 1
     return steps
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -31,32 +32,23 @@ def test_shaders_and_commands_pass_at_every_subgroup_size(machine: Machine, widt
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
     assert int(told.stdout) == subgroup
-    must_pass("test_kernels.py", environment)
-    must_pass("test_commands.py", environment)
+    must_pass(["test_kernels.py", "test_commands.py"], environment)
 
 
 @pytest.mark.parametrize("width", [128, 512])
-@pytest.mark.parametrize("subject", ["gemm", "attention", "elementwise", "movement", "rows", "windows"])
-def test_operators_pass_at_other_subgroup_sizes(machine: Machine, width: int, subject: str) -> None:
+def test_operators_pass_at_other_subgroup_sizes(machine: Machine, width: int) -> None:
     if machine.choice.physical.driver != "llvmpipe":
         pytest.skip(f"{machine.choice.physical.name} is not lavapipe")
-    must_pass(f"test_kernels_{subject}.py", environment_of(width))
+    subjects = ("gemm", "attention", "elementwise", "movement", "rows", "windows")
+    must_pass([*(f"test_kernels_{subject}.py" for subject in subjects), "test_storage.py"], environment_of(width))
 
 
 @pytest.mark.parametrize("width", [128, 512])
-def test_values_of_fp16_and_matrices_of_int8_pass_at_other_subgroup_sizes(machine: Machine, width: int) -> None:
-    if machine.choice.physical.driver != "llvmpipe":
-        pytest.skip(f"{machine.choice.physical.name} is not lavapipe")
-    must_pass("test_storage.py", environment_of(width))
-
-
-@pytest.mark.parametrize("width", [128, 512])
-def test_networks_and_onnx_s_own_tests_pass_at_other_subgroup_sizes(machine: Machine, width: int) -> None:
+def test_networks_pass_at_other_subgroup_sizes(machine: Machine, width: int) -> None:
     if machine.choice.physical.driver != "llvmpipe":
         pytest.skip(f"{machine.choice.physical.name} is not lavapipe")
     # Each shader is compiled anew for each size: two networks that need nearly all of them are enough.
-    must_pass("test_networks.py", environment_of(width), "-k", "bert or audio")
-    must_pass("test_onnx_node_tests.py", environment_of(width), "-k", "subgroups")
+    must_pass(["test_networks.py"], environment_of(width), "-k", "roberta or audio")
 
 
 def environment_of(width: int) -> dict[str, str]:
@@ -68,10 +60,11 @@ def environment_of(width: int) -> dict[str, str]:
     return {**plain, "LP_NATIVE_VECTOR_WIDTH": str(width), VARIABLE: "llvmpipe", "PYTHONPATH": PATHS}
 
 
-def must_pass(name: str, environment: dict[str, str], *more: str) -> None:
-    """Run a file of tests in a process of its own: a driver reads its environment once."""
+def must_pass(names: Sequence[str], environment: dict[str, str], *more: str) -> None:
+    """Run files of tests in a process of their own: a driver reads its environment once."""
+    files = [str(Path(__file__).parent / name) for name in names]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).parent / name), *more],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, *more],
         cwd=ROOT,
         env=environment,
         capture_output=True,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -44,6 +44,8 @@ def multiplied(x: Any, w: Any, *, wide: bool = False, divisors: Any = None) -> A
     wide=st.booleans(),
     spare=st.integers(0, 9),
 )
+@example(x=np.array([[np.finfo(np.float32).tiny]], np.float32), wide=True, spare=0)
+@example(x=np.array([[1e-45, -1e-45]], np.float32), wide=False, spare=0)
 def test_a_row_comes_back_to_within_half_a_step(x: Any, wide: bool, spare: int) -> None:
     rows, k = x.shape
     values, steps = rows_of(x, k + spare, wide=wide)
