@@ -119,6 +119,23 @@ class Program:
         wanted = f"{kind} for {target}" if target else kind
         raise Unsupported(f"{self.name!r} has no artifact of kind {wanted}; it has {_kinds(self.artifacts)}")
 
+    def usual_shapes(self, sizes: Mapping[str, int] | None = None) -> dict[str, tuple[int, ...]]:
+        """The shapes that the inputs usually have, by name.
+
+        Args:
+            sizes: Of symbolic dimensions that have no usual size; 1 for the others.
+
+        Raises:
+            Unsupported: An input's rank is unknown.
+        """
+        known = {**(sizes or {}), **self.sizes}
+        shapes = {}
+        for spec in self.inputs:
+            if spec.shape is None:
+                raise Unsupported(f"the input {spec.name!r} of {self.name!r} has no known rank")
+            shapes[spec.name] = tuple(dim if isinstance(dim, int) else known.get(dim or "", 1) for dim in spec.shape)
+        return shapes
+
     def artifacts_of(self, kind: str, target: str | None = None) -> tuple[Artifact, ...]:
         """All artifacts of that kind (and target, when given): one for each set of shapes that it was compiled for.
 

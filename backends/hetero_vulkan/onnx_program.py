@@ -118,7 +118,7 @@ def load_onnx(
         min_cosine=made.precision.min_cosine,
     )
     try:
-        shapes = usual_shapes(program)
+        shapes = tuple(program.usual_shapes().items())
         cut = executable.prepare(shapes)
         if executable.min_cosine is None and any(kind.dtype == HALF for kind in cut.whole.types.values()):
             executable.min_cosine = HALF_COSINE
@@ -127,21 +127,6 @@ def load_onnx(
         executable.close()
         raise
     return executable
-
-
-def usual_shapes(program: Program) -> Shapes:
-    """The shapes that a program's inputs usually have; a dimension without a usual size is 1.
-
-    Raises:
-        Unsupported: An input's rank is unknown.
-    """
-    shapes = []
-    for spec in program.inputs:
-        if spec.shape is None:
-            raise Unsupported(f"the input {spec.name!r} of {program.name!r} has no known rank")
-        sizes = (dim if isinstance(dim, int) else program.sizes.get(dim or "", 1) for dim in spec.shape)
-        shapes.append((spec.name, tuple(sizes)))
-    return tuple(shapes)
 
 
 def most_cost_of(physical: Physical) -> float | None:

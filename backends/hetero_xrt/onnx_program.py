@@ -62,7 +62,7 @@ class OnnxOnNpu:
         self._precision = precision
         self._kernels: dict[str, TileExecutable] = {}
         self.missing: dict[str, str] = {}
-        self.shapes = usual_shapes(program)
+        self.shapes = tuple(program.usual_shapes().items())
         self._first: Graph | None = self._read(self.shapes)
         claims = [c for c in claims_of(self._first) if not precision.keeps(c.node.name)]
         if not claims:
@@ -261,21 +261,6 @@ def read_statistics(path: Path) -> dict[str, Floats]:
             f"the option statistics names {str(path)!r}, which cannot be read: {error}",
             fix="write it with benchmarks/xrt_encoder.py --statistics, or leave the option out",
         ) from error
-
-
-def usual_shapes(program: Program) -> Shapes:
-    """The shapes that a program's inputs usually have; a dimension without a usual size is 1.
-
-    Raises:
-        Unsupported: An input's rank is unknown.
-    """
-    shapes = []
-    for spec in program.inputs:
-        if spec.shape is None:
-            raise Unsupported(f"the input {spec.name!r} of {program.name!r} has no known rank")
-        sizes = (dim if isinstance(dim, int) else program.sizes.get(dim or "", 1) for dim in spec.shape)
-        shapes.append((spec.name, tuple(sizes)))
-    return tuple(shapes)
 
 
 def _told(values: Mapping[str, Any]) -> dict[str, Any]:

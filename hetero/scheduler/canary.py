@@ -129,15 +129,15 @@ def canary_inputs(program: Program, rows: int = 1) -> dict[str, Array] | None:
     Free dimensions have their usual size or that of a compiled artifact, as there are devices that take no other; else
     the dimension that every output begins with has `rows`, and others have size 1.
     """
+    if any(spec.shape is None for spec in program.inputs):
+        return None
     rng = np.random.default_rng(0)
     inputs: dict[str, Array] = {}
-    sizes = {**_leading(program, rows), **program.sizes}
+    usual = program.usual_shapes(_leading(program, rows))
     compiled = next((artifact.shapes for artifact in program.artifacts if artifact.shapes), {})
     for spec in program.inputs:
-        if spec.shape is None:
-            return None
-        usual = tuple(dim if isinstance(dim, int) else sizes.get(dim or "", 1) for dim in spec.shape)
-        inputs[spec.name] = _values(spec, usual if program.sizes else compiled.get(spec.name, usual), rng)
+        shape = usual[spec.name] if program.sizes else compiled.get(spec.name, usual[spec.name])
+        inputs[spec.name] = _values(spec, shape, rng)
     return inputs
 
 

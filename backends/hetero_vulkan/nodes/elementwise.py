@@ -44,58 +44,39 @@ def _parameters(node: Node) -> tuple[float, float] | None:
 
 def _unary(work: Lowering, node: Node) -> None:
     x, y = work.input(node), work.output(node)
-    if work.type(node).dtype == INT:
-        _of_ints(work, node, x, y)
-        return
-    if work.type(node).dtype == LONG:
-        _of_one_long(work, node, x, y)
+    if work.type(node).dtype in (INT, LONG):
+        _of_whole_numbers(work, node, x, y)
         return
     only(node, work.type(node), FLOAT)
     work.add(unary(work.device, function_of(node, node.op), x, y, _parameters(node)))
 
 
-def _of_ints(work: Lowering, node: Node, x: Tensor, y: Tensor) -> None:
-    """Whole numbers through the operators of two, which are exact beyond 2^24."""
+def _of_whole_numbers(work: Lowering, node: Node, x: Tensor, y: Tensor) -> None:
+    """Through the operators of two, which are exact beyond 2^24."""
+    dtype = work.type(node).dtype
+    of_two = wide_binary if dtype == LONG else binary
+
+    def add(function: str, a: Tensor, b: Tensor, result: Tensor) -> None:
+        work.add(of_two(work.device, function, a, b, result))
 
     def number(value: int) -> Tensor:
-        return work.known(np.array(value, np.int32))
+        return work.known(np.array(value, dtype))
 
     if node.op == "Neg":
-        work.add(binary(work.device, "sub", number(0), x, y))
+        add("sub", number(0), x, y)
     elif node.op == "Relu":
-        work.add(binary(work.device, "max", x, number(0), y))
+        add("max", x, number(0), y)
     elif node.op == "Abs":
         negative = work.spare(x.shape, "i32")
-        work.add(binary(work.device, "sub", number(0), x, negative))
-        work.add(binary(work.device, "max", x, negative, y))
+        add("sub", number(0), x, negative)
+        add("max", x, negative, y)
     elif node.op == "Clip":
-        limits = np.iinfo(np.int32)
+        limits = np.iinfo(dtype)
         least = work.spare(x.shape, "i32")
-        work.add(binary(work.device, "max", x, number(node.integer("min", limits.min)), least))
-        work.add(binary(work.device, "min", least, number(node.integer("max", limits.max)), y))
+        add("max", x, number(node.integer("min", int(limits.min))), least)
+        add("min", least, number(node.integer("max", int(limits.max))), y)
     else:
-        raise Unsupported(f"{node.op} of int32 is not computed on the device")
-
-
-def _of_one_long(work: Lowering, node: Node, x: Tensor, y: Tensor) -> None:
-    def number(value: int) -> Tensor:
-        return work.known(np.array(value, np.int64))
-
-    if node.op == "Neg":
-        work.add(wide_binary(work.device, "sub", number(0), x, y))
-    elif node.op == "Relu":
-        work.add(wide_binary(work.device, "max", x, number(0), y))
-    elif node.op == "Abs":
-        negative = work.spare(x.shape, "i32")
-        work.add(wide_binary(work.device, "sub", number(0), x, negative))
-        work.add(wide_binary(work.device, "max", x, negative, y))
-    elif node.op == "Clip":
-        limits = np.iinfo(np.int64)
-        least = work.spare(x.shape, "i32")
-        work.add(wide_binary(work.device, "max", x, number(node.integer("min", limits.min)), least))
-        work.add(wide_binary(work.device, "min", least, number(node.integer("max", limits.max)), y))
-    else:
-        raise Unsupported(f"{node.op} of int64 is not computed on the device")
+        raise Unsupported(f"{node.op} of {dtype} is not computed on the device")
 
 
 register(list(_UNARY), _unary)
