@@ -10,7 +10,6 @@ import concurrent.futures
 import functools
 import logging
 import queue
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -173,14 +172,15 @@ class Dispatcher:
             QueueFull: Too many wait already.
             InputError: A backend found the input to be wrong.
         """
-        started = time.perf_counter()
+        clock = self.board.clock
+        started = clock()
         record = request.record
         try:
             while True:
                 self.prepare(request)
-                waiting = time.perf_counter()
+                waiting = clock()
                 taken = self.board.take(request) or self._wait_here(request)
-                record.wait_seconds += time.perf_counter() - waiting
+                record.wait_seconds += clock() - waiting
                 if taken is None:
                     continue
                 candidate, call = taken
@@ -194,13 +194,13 @@ class Dispatcher:
                     call.outputs = None
                     self.board.give_back(candidate, call)
                 if outputs is not None:
-                    return request.deliver(outputs, self.board.clock)
+                    return request.deliver(outputs, clock)
                 self.after_failure(request, candidate)
         except BaseException as error:
             record.error = f"{type(error).__name__}: {error}"
             raise
         finally:
-            record.total_seconds = time.perf_counter() - started
+            record.total_seconds = clock() - started
             self._records.add(record)
 
     def submit(self, request: Request, give: Callable[[Outputs], Any]) -> concurrent.futures.Future[Any]:
