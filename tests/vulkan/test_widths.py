@@ -44,11 +44,12 @@ def test_operators_pass_at_other_subgroup_sizes(machine: Machine, width: int) ->
 
 
 @pytest.mark.parametrize("width", [128, 512])
-def test_networks_pass_at_other_subgroup_sizes(machine: Machine, width: int) -> None:
+def test_networks_and_onnx_s_own_tests_pass_at_other_subgroup_sizes(machine: Machine, width: int) -> None:
     if machine.choice.physical.driver != "llvmpipe":
         pytest.skip(f"{machine.choice.physical.name} is not lavapipe")
     # Each shader is compiled anew for each size: two networks that need nearly all of them are enough.
-    must_pass(["test_networks.py"], environment_of(width), "-k", "roberta or audio")
+    names = ["test_networks.py", "test_onnx_node_tests.py"]
+    must_pass(names, environment_of(width), "-k", "roberta or audio or subgroups")
 
 
 def environment_of(width: int) -> dict[str, str]:
