@@ -308,6 +308,7 @@ class Session:
         ended = _close_candidates(self._candidates, timeout)
         if not ended:
             self._dispatcher.abandon(f"{self._closed}; a device had not answered {timeout:g} s after that")
+        self._runtime._sessions.remove(self)
         return ended
 
     def __enter__(self) -> Session:
