@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hetero.errors import ClosedError, OptionError
 from hetero.explain import CandidateReport, Explanation
+from hetero.lifetime import keep_after_fork
 from hetero.memory.arrays import PooledArray
 from hetero.options import Options
 from hetero.program import Program
@@ -307,6 +308,7 @@ class Session:
         ended = _close_candidates(self._candidates, timeout)
         if not ended:
             self._dispatcher.abandon(f"{self._closed}; a device had not answered {timeout:g} s after that")
+        self._runtime._sessions.remove(self)
         return ended
 
     def __enter__(self) -> Session:
@@ -406,10 +408,7 @@ class Session:
     def _forked(self, reason: str) -> None:
         self._closed = reason
         self._finalizer.detach()
-        _kept_after_fork.append(self)
-
-
-_kept_after_fork: list[Session] = []
+        keep_after_fork(self)
 
 
 def _close_candidates(candidates: Iterable[Candidate], timeout: float) -> bool:
