@@ -18,14 +18,12 @@ import numpy as np
 
 from hetero.backend import Call, Executable, ExecutionError, Unsupported
 from hetero.errors import ClosedError
+from hetero.graph.node import Shapes
 from hetero.tensors import Array
 from hetero_xrt.steps import HostStep, Landing, Plan, Shared, Step, Times
 
 LANES = 2
 """Calls at once: one's host parts run while the other's launches do."""
-
-Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-"""Of inputs, by name."""
 
 _PLANS = 16
 _SPINS = 20
