@@ -34,7 +34,7 @@ The format of `hetero.toml`, version 1::
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +85,25 @@ def open_program(
     program = find(text)
     if program is not None:
         return program
-    known = sorted(names())
+    raise ProgramNotFound(f"there is no file, folder or program {text!r}", fix=_instead_of(text, path, sorted(names())))
+
+
+def _instead_of(text: str, path: Path, known: Sequence[str]) -> str:
+    """What a user may have meant, who named what is not there."""
     import difflib
 
     near = difflib.get_close_matches(text, known, n=3)
+    if not near and path.parent.is_dir() and os.access(path.parent, os.R_OK | os.X_OK):
+        beside = {each.stem: each for each in path.parent.iterdir() if each.suffix == ".onnx" or _is_bundle(each)}
+        near = [str(beside[stem]) for stem in difflib.get_close_matches(path.stem, beside, n=3)]
     if near:
-        hint = f"did you mean {' or '.join(near)}?"
-    else:
-        hint = "give a path to an .onnx file or a bundle folder" + (f", or a name: {', '.join(known)}" if known else "")
-    raise ProgramNotFound(f"there is no file, folder or program {text!r}", fix=hint)
+        return f"did you mean {' or '.join(near)}?"
+    names = ", or one of the names that `hetero models` lists" if known else ""
+    return f"give a path to an .onnx file or a bundle folder{names}"
+
+
+def _is_bundle(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file()
 
 
 def _open_file(path: Path) -> Program:

@@ -91,7 +91,7 @@ class Machine:
         try:
             return pick(names, present, _keys(present))
         except OptionError as error:
-            raise OptionError(error.problem, fix=self._perhaps_disabled().removeprefix("; ")) from None
+            raise OptionError(error.problem, fix=error.fix + self._perhaps_disabled()) from None
 
     def check_options(self, options: Options) -> Options:
         """Options by backend, as they were given, once they are known to be right.

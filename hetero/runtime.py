@@ -114,7 +114,7 @@ class Runtime:
         self._plugins = Plugins()
         if plugins:
             self._plugins.discover(host.environ)
-        factories = [*self._plugins.backends(), *backends]
+        factories: list[BackendFactory] = [*self._plugins.backends(), *backends]
         self.modelled = modelled_machine(host.simulate, factories)
         if self.modelled is not None:
             # What is learned of modelled times is no knowledge of this machine.

@@ -9,6 +9,7 @@ from typing import Any
 
 from hetero.backend import Call, Executable, OutOfMemory, Unsupported
 from hetero.errors import ClosedError
+from hetero.graph.node import Shapes
 from hetero.graph.partition import Part, Partition
 from hetero.tensors import Array
 from hetero_vulkan.device import VulkanDevice
@@ -19,9 +20,6 @@ from hetero_vulkan.ops.tuning import Tunings
 from hetero_vulkan.plan import Plan
 from hetero_vulkan.precision import FP32, Precision
 from hetero_vulkan.weights import Weights
-
-Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-"""Of inputs, by name."""
 
 _MOST_CUTS = 16
 

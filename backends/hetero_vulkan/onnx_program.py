@@ -11,11 +11,12 @@ from hetero.backend import Program, Unsupported
 from hetero.errors import OptionError, ProgramError
 from hetero.graph.cost import total_cost
 from hetero.graph.ir import Graph
+from hetero.graph.node import Shapes
 from hetero.graph.onnx_import import import_onnx
 from hetero.graph.partition import Partition, partition
 from hetero.graph.passes import fuse
 from hetero_vulkan.device import VulkanDevice
-from hetero_vulkan.executable import GraphExecutable, Session, Shapes
+from hetero_vulkan.executable import GraphExecutable, Session
 from hetero_vulkan.holder import DeviceHolder
 from hetero_vulkan.nodes import claims
 from hetero_vulkan.nodes.elementwise import FUSED

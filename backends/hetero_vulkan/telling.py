@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from hetero.graph.node import Shapes
 from hetero.graph.partition import Partition
-from hetero_vulkan.executable import GraphExecutable, Shapes
+from hetero_vulkan.executable import GraphExecutable
 from hetero_vulkan.ops.tensors import Kind
 from hetero_vulkan.precision import Precision
 from hetero_vulkan.storage import GREATEST_HALF, HALF

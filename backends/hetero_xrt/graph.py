@@ -12,7 +12,7 @@ import time
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,11 +21,11 @@ from hetero.errors import ClosedError
 from hetero.tensors import Array
 from hetero_xrt.steps import HostStep, Landing, Plan, Shared, Step, Times
 
+if TYPE_CHECKING:
+    from hetero.graph.node import Shapes
+
 LANES = 2
 """Calls at once: one's host parts run while the other's launches do."""
-
-Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-"""Of inputs, by name."""
 
 _PLANS = 16
 _SPINS = 20

@@ -15,12 +15,13 @@ import numpy as np
 from hetero.backend import Program, Unsupported
 from hetero.errors import OptionError, ProgramError
 from hetero.graph.ir import Graph
+from hetero.graph.node import Shapes
 from hetero.graph.onnx_import import import_onnx
 from hetero.graph.ops import op_of
 from hetero.graph.passes import fuse
 from hetero_xrt.blocks import Blocks
 from hetero_xrt.executable import TileExecutable
-from hetero_xrt.graph import GraphExecutable, Shapes
+from hetero_xrt.graph import GraphExecutable
 from hetero_xrt.planning import Claim, Planner, Precision, claims_of
 from hetero_xrt.quantise import ALPHA, Floats
 from hetero_xrt.steps import Plan

@@ -57,6 +57,21 @@ class Commands(click.Group):
         command: click.Command = import_module(f"hetero.cli.{cmd_name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; of one that there is not, say which one may have been meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=2)
+            if not near or "Did you mean" in error.message:
+                raise
+            meant = f"{error.message} Did you mean {' or '.join(map(repr, near))}?"
+            raise click.UsageError(meant, error.ctx) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for; a reader that went away ends it without a word."""
         try:

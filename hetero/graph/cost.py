@@ -36,12 +36,6 @@ class Cost:
             self.weights + other.weights,
         )
 
-    @property
-    def intensity(self) -> float:
-        """Operations for each byte moved; 0 where none is."""
-        moved = self.read + self.written
-        return self.flops / moved if moved else 0.0
-
 
 def cost_of(graph: Graph, node: Node) -> Cost:
     """The cost of one node of the graph."""

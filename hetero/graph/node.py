@@ -15,6 +15,8 @@ from hetero.tensors import shape_text
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
+#: Of inputs, by name.
+Shapes = tuple[tuple[str, Shape], ...]
 #: What an attribute can be; a dtype is given by its name (`float32`).
 Attribute = int | float | str | tuple[int, ...]
 

@@ -52,7 +52,14 @@ def pick(wanted: str | Sequence[str], candidates: Sequence[T], names: Sequence[t
         chosen = named(name, candidates, names)
         if not chosen:
             listed = ", ".join(device for _, device in names) or "none"
-            raise OptionError(f"device={name!r} is none of the candidates here: {listed}")
+            import difflib
+
+            near = difflib.get_close_matches(name, {part for each in names for part in each}, n=1)
+            raise OptionError(
+                f"device={name!r} is none of the candidates here: {listed}",
+                fix=(f"did you mean {near[0]!r}? " if near else "")
+                + "`hetero devices` lists what is here, and what is not and why",
+            )
         picked += [candidate for candidate in chosen if candidate not in picked]
     return picked
 

@@ -50,7 +50,7 @@ class Found:
 
 
 class Strategy(Protocol):
-    """A way to search for the text of a window. A beam search is one more of them, with `DecoderState.reorder`."""
+    """A way to search for the text of a window."""
 
     def search(self, state: State, logits: Logits, rules: Rules, limit: int) -> Found:
         """Find the text that follows the prompt.

@@ -144,11 +144,6 @@ class DecoderState:
         """Tokens so far."""
         return self._length
 
-    @property
-    def batch(self) -> int:
-        """Rows."""
-        return self._batch
-
     def step(self, tokens: NDArray[np.int64], logits_at: Sequence[int] | None = None) -> NDArray[np.float32]:
         """Add tokens, and score what may come next.
 
@@ -188,38 +183,6 @@ class DecoderState:
         if not 0 <= length <= self._length:
             raise InputError(f"cannot truncate to {length} tokens, there are {self._length}")
         self._length = length
-
-    def reorder(self, rows: NDArray[np.int64]) -> None:
-        """Go on with other rows: row j continues what row `rows[j]` was. For beams, whose number may change so.
-
-        Args:
-            rows: int64 [new batch].
-
-        Raises:
-            InputError: A row that there is not.
-        """
-        rows = np.asarray(rows)
-        if (
-            rows.ndim != 1
-            or not len(rows)
-            or rows.dtype.kind not in "iu"
-            or rows.min() < 0
-            or rows.max() >= self._batch
-        ):
-            raise InputError(f"rows are {rows.tolist()}, expected numbers from 0 to {self._batch - 1}")
-        if len(rows) == self._batch and np.array_equal(rows, np.arange(self._batch)):
-            return
-        for place, (past, new, buffer) in enumerate(self._memory):
-            moved = (
-                buffer if len(rows) == self._batch else np.empty((self._limit, len(rows), buffer.shape[2]), np.float32)
-            )
-            moved[: self._length] = buffer[: self._length, rows]
-            self._memory[place] = (past, new, moved)
-        for name, value in self._feed.items():
-            # One window for all rows is broadcast by the decoder.
-            if name.startswith("cross_") and len(value) > 1:
-                self._feed[name] = np.ascontiguousarray(value[rows])
-        self._batch = len(rows)
 
     def _check(self, tokens: NDArray[np.int64]) -> int:
         if (

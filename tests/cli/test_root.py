@@ -90,7 +90,8 @@ def test_the_version_is_the_distributions(line: Line) -> None:
 
 
 def test_an_unknown_command_or_option_is_wrong_usage(line: Line) -> None:
-    line.refuses("device", says="No such command 'device'")
+    line.refuses("device", says="No such command 'device'. Did you mean 'devices'?")
+    assert "Did you mean" not in line.refuses("zzz", says="No such command 'zzz'.")
     line.refuses("devices", "--jsn", says="--jsn")
     line.refuses("run", says="Missing argument 'MODEL'")
 
@@ -138,7 +139,8 @@ def test_what_happens_is_logged_as_much_as_is_asked_for(line: Line, tmp_path: Pa
 def test_an_interruption_ends_with_130_and_leaves_no_file(line: Line, tmp_path: Path) -> None:
     model = models.double(tmp_path / "double.onnx")
     line.backends = [reference("cpu", spoil=raises(KeyboardInterrupt()))]
-    result = line("run", model, "--input", "zeros", "--output-dir", tmp_path / "out")
+    # Without a time-out the call is in the thread that a signal interrupts.
+    result = line("run", model, "--input", "zeros", "--output-dir", tmp_path / "out", "--timeout", 0)
     assert result.exit_code == 130
     assert result.stderr.strip() == "interrupted"
     assert list((tmp_path / "out").iterdir()) == []

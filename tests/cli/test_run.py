@@ -264,9 +264,19 @@ def test_files_of_a_wrong_dtype_shape_or_content_are_refused(line: Line, double:
 def test_a_program_that_is_not_there_or_broken_is_refused(line: Line, tmp_path: Path) -> None:
     line.refuses("run", tmp_path / "no.onnx", says="there is no file, folder or program")
     assert "did you mean attention_i8_64x64" in line.refuses("run", "attention_i8_64x46", says="there is no file")
+    assert "`hetero models` lists" in line.refuses("run", "nothing-like-it", says="there is no file")
+    models.double(tmp_path / "encoder.onnx")
+    said = line.refuses("run", tmp_path / "encodre.onnx", says="there is no file, folder or program")
+    assert f"did you mean {tmp_path / 'encoder.onnx'}?" in said
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"\x08\x08garbage")
     line.refuses("run", broken, says="broken.onnx")
+
+
+def test_a_device_that_is_not_there_is_told_with_what_to_do(line: Line, double: Path) -> None:
+    call = ("run", double, "--input", "zeros", "--device")
+    assert "fix: did you mean 'cpu'? `hetero devices` lists" in line.refuses(*call, "cppu")
+    assert "fix: `hetero devices` lists" in line.refuses(*call, "toaster")
 
 
 def test_no_device_for_the_program_is_not_here(line: Line) -> None:

@@ -92,36 +92,6 @@ def test_after_truncate_the_rest_is_forgotten(state: DecoderState) -> None:
             state.truncate(length)
 
 
-@pytest.mark.parametrize("rows", [[1, 0], [1, 1], [0, 1], [1], [1, 0, 0, 1]])
-def test_reordered_rows_go_on_as_what_they_were(sessions: SpeechSessions, state: DecoderState, rows: list[int]) -> None:
-    state.step(TOKENS)
-    following = np.array([[7 + i] for i in range(len(rows))], np.int64)
-    state.reorder(np.array(rows))
-    assert (state.batch, state.length) == (len(rows), 5)
-    found = state.step(following)
-    again = sessions.decoder_state(sessions.encode(MEL[rows]))
-    expected = again.step(np.concatenate([TOKENS[rows], following], axis=1))
-    np.testing.assert_allclose(found, expected, atol=2e-5)
-
-
-def test_one_window_becomes_several_beams_without_copies_of_it(sessions: SpeechSessions) -> None:
-    state = sessions.decoder_state(sessions.encode(MEL[:1]))
-    state.step(TOKENS[:1])
-    state.reorder(np.zeros(3, np.int64))
-    assert state._feed["cross_k_0"].shape[0] == 1
-    found = state.step(np.array([[4], [9], [4]], np.int64))
-    assert np.abs(found[0] - found[1]).max() > 1e-3
-    np.testing.assert_allclose(found[0], found[2], atol=1e-6)
-    expected = sessions.decoder_state(sessions.encode(MEL[:1])).step(np.array([[*TOKENS[0], 9]]))
-    np.testing.assert_allclose(found[1:2], expected, atol=2e-5)
-
-
-@pytest.mark.parametrize("rows", [[2, 0], [-1, 0], [], [0.0, 1.0], [[0, 1]]])
-def test_rows_that_are_not_there_are_refused(state: DecoderState, rows: Any) -> None:
-    with pytest.raises(errors.InputError, match="expected numbers from 0 to 1"):
-        state.reorder(np.array(rows))
-
-
 @pytest.mark.parametrize(
     ("tokens", "at", "message"),
     [

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import pytest
 import hetero
 from hetero.errors import OptionError, Unavailable
 from hetero.testing.xrt.clock import ControlledClock
-from hetero.testing.xrt.phoenix import SimulatedPhoenix
 from hetero.testing.xrt.pyxrt import simulated_pyxrt
 from hetero.testing.xrt.stand_in import write_stand_in
 from hetero_cpu.backend import CpuBackend
@@ -24,51 +23,11 @@ from hetero_kernels import get, names
 from hetero_xrt.backend import XrtBackend
 from hetero_xrt.flights import FLIGHTS
 from tests.models import double
+from tests.xrt.bench import Bench
 from tests.xrt.machine import KERNEL, REFERENCES
 from tests.xrt.npu import inputs_of
 
 MakeRuntime = Callable[..., hetero.Runtime]
-
-
-class Bench:
-    """A Runtime of a simulated NPU and the CPU, with a clock for the NPU that runs by polls."""
-
-    def __init__(self, host: hetero.Host, poll: float = 1e-3, **phoenix: Any) -> None:
-        self.clock = ControlledClock(poll_seconds=poll)
-        self.x = simulated_pyxrt(SimulatedPhoenix(**phoenix), kernels=REFERENCES, clock=self.clock)
-        self.npu = self.x.npu
-        environ = {"HETERO_SIM_XRT": SimulatedPhoenix(**phoenix).to_text()}
-        self.host = hetero.Host(environ=environ, sysroot=host.sysroot, cache=host.cache, simulate=("phoenix",))
-        self.runtime = hetero.Runtime(backends=[self.backend, CpuBackend], plugins=False, host=self.host, learn=False)
-
-    def backend(self, host: hetero.Host) -> XrtBackend:
-        return XrtBackend(host, pyxrt=self.x, clock=self.clock.now)
-
-    def load(self, program: Any = None, **options: Any) -> hetero.Session:
-        own = {name: options.pop(name) for name in list(options) if name in ("timeout", "pipeline", "kernels")}
-        return self.runtime.load(program or get(KERNEL).program(), options={"xrt": own}, **options)
-
-    def check_clean(self) -> None:
-        self.runtime.close()
-        report = self.npu.finish()
-        assert report.misuse == {}
-        assert report.crashes == ()
-
-
-@pytest.fixture
-def bench(host: hetero.Host) -> Iterator[Callable[..., Bench]]:
-    made: list[Bench] = []
-
-    def make(**options: Any) -> Bench:
-        made.append(Bench(host, **options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.runtime.close()
-        each.npu.release_hangs()
-        each.clock.advance(10.0)
-    FLIGHTS.sweep()
 
 
 def check(session: hetero.Session, count: int = 4, seed: int = 0, device: str = "xrt") -> Any:

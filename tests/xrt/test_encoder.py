@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from hetero_xrt.fidelity import compare_layers, cosine, largest_activations, wri
 from hetero_xrt.flights import FLIGHTS
 from hetero_xrt.onnx_program import OnnxOnNpu, precision_of
 from tests.whisper.checkpoints import weights
+from tests.xrt.bench import Bench
 from tests.xrt.npu import Laptop
-from tests.xrt.test_backend import Bench
 
 DIMS = Dims(
     n_mels=4,
@@ -67,22 +67,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Program]
     folder = tmp_path_factory.mktemp("models")
     sizes = {"encoder": {"batch": 1, "frames": 300}, "cross": {"batch": 1, "context": 150}, "decoder": {}}
     return lambda part: dataclasses.replace(open_program(written(folder, part)), sizes=sizes[part])
-
-
-@pytest.fixture
-def bench(host: hetero.Host) -> Iterator[Callable[..., Bench]]:
-    made: list[Bench] = []
-
-    def make(**options: Any) -> Bench:
-        made.append(Bench(host, **options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.runtime.close()
-        each.npu.release_hangs()
-        each.clock.advance(10.0)
-    FLIGHTS.sweep()
 
 
 def mel(frames: int = 300, batch: int = 1, seed: int = 0) -> Array:

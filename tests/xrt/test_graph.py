@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from hetero.backend import Call
 from hetero.errors import ClosedError, DeviceLost, DeviceTimeout, ExecutionError, Unsupported
+from hetero.graph.node import Shapes
 from hetero.tensors import Array
 from hetero.testing.xrt.stand_in import write_usual
 from hetero_kernels import get
 from hetero_xrt.executable import TileExecutable
 from hetero_xrt.flights import FLIGHTS
-from hetero_xrt.graph import GraphExecutable, Shapes
+from hetero_xrt.graph import GraphExecutable
 from hetero_xrt.quantise import matrix_of
 from hetero_xrt.reading import read_manifest
 from hetero_xrt.steps import AttentionStep, HostStep, Layer, LinearStep, Plan, Step

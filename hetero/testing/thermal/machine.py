@@ -63,10 +63,6 @@ class ThermalMachine:
         """The air from now on."""
         self.plant.ambient = np.array([celsius])
 
-    def cooling(self, board_resistance: float) -> None:
-        """C/W from the board to the air from now on: a fan stops, a lid is closed."""
-        self.plant.rebuild(0, self.plant.builds[0].with_(board_resistance=board_resistance))
-
     def advance(self, seconds: float) -> None:
         """Let time pass, in steps of the plant, and show what comes of it."""
         with self._lock:
