@@ -39,6 +39,7 @@ from hetero.scheduler.costs import CostModel
 from hetero.scheduler.dispatch import Dispatcher, Fallback, Limits, load_first
 from hetero.scheduler.heat import Heat
 from hetero.scheduler.policy import POLICIES, Exploring, Owned, Policy, find_policy
+from hetero.scheduler.reserve import Reserves
 from hetero.scheduler.timers import Timers
 from hetero.scheduler.verify import Verifier
 from hetero.scheduler.workers import Workers
@@ -140,6 +141,9 @@ class Runtime:
         self._workers = Workers()
         self.timers = Timers(clock)
         self._clock = clock
+        self._reserves = Reserves(
+            self._workers, functools.partial(_listed, self._sessions, self._lock), host, self.devices, clock
+        )
         self._number, self._made = next(_numbers), clock()
         self._costs = CostModel(host.cache / "costs.json" if learn else None)
         self._closed = ""
@@ -362,14 +366,18 @@ class Runtime:
             raise
         board = Board(chosen, max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes, clock=self._clock)
         dispatcher = Dispatcher(candidates, board, self._workers, self.timers, self.records, limits)
+        reserve = None
         if self._watch is not None:
             self._watch.listen(dispatcher)
+            if fallback == "allow":
+                reserve = self._reserves.of(program, dispatcher)
+                self._watch.listen(reserve)
         if verify and candidates[-1].ready and len(candidates) > 1:
             verifier = Verifier(candidates[-1], verify, self._workers, program.tolerance or TOLERANCE)
             for candidate in candidates[:-1]:
                 candidate.verifier = verifier
         batcher = self._batcher(program, dispatcher, batch, batch_delay)
-        session = Session(self, program, dispatcher, batcher, fallback, attempts, chosen.name)
+        session = Session(self, program, dispatcher, batcher, fallback, attempts, chosen.name, reserve)
         with self._lock:
             if not self._closed:
                 self._sessions.add(session)
@@ -477,7 +485,11 @@ class Runtime:
             self.modelled.close()
         self._costs.save()
         self._memory.close()
+        loading = {name for session in sessions for name in session.loading}
         for backend in self._machine.backends.values():
+            if backend.name in loading and not _is_isolated(backend):
+                _log.warning("%s is still loading a program; the backend is not closed", backend.name)
+                continue
             try:
                 backend.close()
             except Exception:
@@ -596,6 +608,18 @@ def _tell_load(records: Records, program: str, candidate: Candidate, attempt: At
     cached = candidate.executable.details.get("cached") if candidate.executable is not None else None
     known = cached if isinstance(cached, bool) else None
     records.add_load(LoadRecord(program, attempt, time.time() - attempt.seconds, known))
+
+
+def _is_isolated(backend: Backend) -> bool:
+    """It may be closed at any moment: what it is at then ends with its process."""
+    from hetero.isolation.backend import IsolatedBackend
+
+    return isinstance(backend, IsolatedBackend)
+
+
+def _listed(sessions: weakref.WeakSet[Session], lock: threading.Lock) -> list[Session]:
+    with lock:
+        return list(sessions)
 
 
 def _nothing() -> None:
