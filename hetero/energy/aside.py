@@ -1,7 +1,7 @@
 """Joules of an item, measured beside an application: in its pauses, and given up as soon as it wants to work.
 
-The same turns of rest and work as in `measuring`, by one call at a time. What begins meanwhile would be counted with the
-device's own, so such a measurement is thrown away.
+The same turns of rest and work as in `measuring`, by one call at a time. What begins meanwhile would be counted with
+the device's own, so such a measurement is thrown away.
 """
 
 from __future__ import annotations

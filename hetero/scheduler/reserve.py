@@ -148,7 +148,10 @@ class Reserve:
 
     def told(self, device: str) -> str:
         """What was done with a device in the background, for people; empty for nothing."""
-        return self._said.get(device, "")
+        said = self._said.get(device, "")
+        if any(candidate.name == device for candidate in list(self._unmeasured)):
+            said += ("; " if said else "") + "its energy is not measured yet: there was no pause so far"
+        return said
 
     def _due(self) -> str | None:
         """What is to be done now, if anything."""
@@ -202,8 +205,9 @@ class Reserve:
             self._say(candidate, f"{how} in the background when {first.name} became warm")
             if candidate.ready:
                 self._untimed.append(candidate)
-                self._unmeasured.setdefault(first, 0)
-                self._unmeasured[candidate] = 0
+                if self.aside is not None:
+                    self._unmeasured.setdefault(first, 0)
+                    self._unmeasured[candidate] = 0
                 self._dispatcher.board.changed(candidate)
 
     def _time_all(self, first: Candidate) -> None:
@@ -230,7 +234,8 @@ class Reserve:
     def _measure_all(self, first: Candidate) -> None:
         """Measure what an item takes where that is not known, in a pause between requests."""
         inputs = self._inputs(first)
-        if inputs is None or self.aside is None:
+        aside = self.aside
+        if inputs is None or aside is None:
             self._unmeasured.clear()
             return
         for candidate in list(self._unmeasured):
@@ -240,10 +245,10 @@ class Reserve:
             if known is None or not known.measured:
                 self._unmeasured[candidate] += 1
                 try:
-                    found = self.aside.measure(
+                    found = aside.measure(
                         candidate.name,
                         functools.partial(candidate.answer, inputs),
-                        lambda candidate=candidate: not candidate.hot,
+                        functools.partial(_is_cool, candidate),
                     )
                 except ClosedError:
                     return
@@ -267,7 +272,6 @@ class Reserve:
     def _is_quiet(self) -> bool:
         """Nothing has run since the tick before."""
         if self.aside is None:
-            self._unmeasured.clear()
             return False
         runs, running = self.aside.activity()
         before, self._seen = self._seen, runs
@@ -282,6 +286,11 @@ def _work(reserve: weakref.ref[Reserve], what: str) -> None:
     alive = reserve()
     if alive is not None:
         alive.work(what)
+
+
+def _is_cool(candidate: Candidate) -> bool:
+    """Heat takes nothing away from it."""
+    return not candidate.hot
 
 
 def _is_warm(candidate: Candidate) -> bool:

@@ -1,4 +1,4 @@
-"""What a session has not loaded is loaded in the background when its device becomes warm, once, and told by nobody's time."""
+"""What a session has not loaded is loaded in the background when its device becomes warm, once, in nobody's time."""
 
 from __future__ import annotations
 
@@ -408,6 +408,7 @@ def test_a_session_measures_both_devices_in_a_pause(make_runtime: Make, tmp_path
     )
     c.become(WARM)
     rest(session)
+    assert all("there was no pause so far" in report.prepared for report in session.explain().candidates[:2])
     governor = c.runtime.governor
     assert governor is not None
     for _ in range(4):
@@ -420,6 +421,7 @@ def test_a_session_measures_both_devices_in_a_pause(make_runtime: Make, tmp_path
         assert energy is not None
         assert energy.measured
         assert energy.joules == pytest.approx(0.5, rel=0.1)
+    assert not any("pause" in report.prepared for report in session.explain().candidates)
 
 
 def _breaks(inputs: Mapping[str, Any], call: Call) -> Mapping[str, Any]:
