@@ -364,9 +364,10 @@ class Candidate(Gate):
             self.heat.began(call, started)
         try:
             outputs = run(inputs, call)
-            if learn:
-                self.expects.learn(inputs, self._clock() - started)
+            seconds = self._clock() - started
             self._signature.check_outputs(outputs)
+            if learn:
+                self.expects.learn(inputs, seconds)
         finally:
             if self.heat is not None:
                 self.heat.ended(call, self._clock() - started)

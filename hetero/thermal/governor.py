@@ -88,10 +88,18 @@ class _Watched:
         self.control = Control(limits, law)
         self.admission = admission
         self.used: float | None = None
+        self.closed = False
 
     def grant(self, duty: float) -> None:
-        """What it may do, as far as this governor is concerned."""
+        """What it may do, as far as this governor is concerned, until that is closed."""
         self.admission.grant(duty, self)
+        if self.closed:  # by a tick that has hung in a sensor's driver
+            self.admission.withdraw(self)
+
+    def close(self) -> None:
+        """What was granted here counts no more."""
+        self.closed = True
+        self.admission.withdraw(self)
 
 
 class Governor:
@@ -305,7 +313,7 @@ class Governor:
     def close(self) -> None:
         """Set back what was changed; what it has granted counts no more."""
         for watched in self._watched.values():
-            watched.admission.withdraw(watched)
+            watched.close()
         if self.frequency is not None:
             self.frequency.close()
 

@@ -112,7 +112,14 @@ def governed(make: Make, backends: list[object], world: World, root: Path, on_ho
 
 @pytest.mark.parametrize(
     ("policy", "on_hot"),
-    [("chain", "pace"), ("chain", "steer"), ("chain", "auto"), ("throughput", "auto"), ("fastest", "pace"), ("efficiency", "auto")],
+    [
+        ("chain", "pace"),
+        ("chain", "steer"),
+        ("chain", "auto"),
+        ("throughput", "auto"),
+        ("fastest", "pace"),
+        ("efficiency", "auto"),
+    ],
 )
 def test_whatever_the_governor_does_each_request_ends_once_and_each_call_is_told_once(
     make_runtime: Make, tmp_path: Path, policy: str, on_hot: OnHot

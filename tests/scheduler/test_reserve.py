@@ -19,6 +19,7 @@ from hetero.testing.thermal.sysroots import Sysroot
 from hetero.thermal.settings import ThermalSettings
 from tests.energy.machine import Machine
 from tests.fakes import DOUBLE, FakeBackend, double, fake
+from tests.isolation.backends import Crashing, echo
 from tests.scheduler.test_heat import Clock, until
 
 X = np.array([1, 2], np.float32)
@@ -264,7 +265,11 @@ def test_closing_while_it_loads_waits_no_longer_than_allowed_and_frees_what_was_
     if door == "session":
         assert not session.close(timeout=0.01)
     else:
+        ended: list[str] = []
+        for name, backend in c.backends.items():
+            backend.close = lambda self, name=name: ended.append(name)  # type: ignore[method-assign, misc]
         c.runtime.close(timeout=0.01)
+        assert ended == ["npu", "cpu"]  # nothing is torn down under a load
     go.set()
     until(lambda: c.made("gpu") == 1 and c.backends["gpu"].made[0].closed == 1)
     rest(session)
@@ -350,6 +355,37 @@ def test_a_fall_back_that_answers_alone_has_nobody_behind_it(chip: Callable[...,
     c.become(WARM)
     rest(session)
     assert reserve_of(session).loaded == []
+
+
+@pytest.mark.parametrize(("on_load", "state"), [("", "ready"), ("crash", "failed")])
+def test_a_backend_in_a_process_of_its_own_is_loaded_too_and_its_crash_is_told(
+    make_runtime: Make, tmp_path: Path, on_load: str, state: str
+) -> None:
+    board, clock = Sysroot(tmp_path / "root", "rk3588"), Clock()
+    board.show(dict.fromkeys(range(4), WARM))
+    names = ("npu", "cpu")
+    runtime = make_runtime(
+        *(fake(name, kind=name, run=lambda inputs, call: {"y": inputs["x"].copy()}) for name in names),
+        Crashing,
+        host=Host(environ={}, sysroot=tmp_path / "root", cache=tmp_path / "cache"),
+        chain=["npu", "crash", "cpu"],
+        isolate="crash",
+        clock=clock,
+        learn=False,
+        options={"crash": {"on_load": on_load}},
+        thermal=ThermalSettings(on_hot="auto", follow_power=False),
+    )
+    session = runtime.load(echo(), canary=False)
+    assert session(X).tolist() == [1, 2]
+    assert runtime.governor is not None
+    for _ in range(5):
+        clock.now += 1.0
+        runtime.governor.tick()
+        rest(session)
+    report = session.explain().candidates[1]
+    assert (report.device, report.state) == ("crash", state)
+    assert session._candidates[1].expects.runs(((2,),)) == (RUNS if state == "ready" else 0)
+    assert session(X).tolist() == [1, 2]
 
 
 # Energy, in pauses
