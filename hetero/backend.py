@@ -47,7 +47,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from hetero.cache import cache_dir
 from hetero.compiling.report import CompileReport, CompileRequest, Progress
@@ -64,9 +64,13 @@ from hetero.errors import (
 from hetero.program import Artifact, Program
 from hetero.tensors import Array, TensorSpec
 
+if TYPE_CHECKING:
+    from hetero.simulation import ThermalSimulator
+
 __all__ = [
     "Access",
     "Allocator",
+    "AnyExecutable",
     "Array",
     "Artifact",
     "Backend",
@@ -333,6 +337,10 @@ class PolledExecutable(ABC):
         """Free what the vendor's runtime holds. Called once, when no run is uncollected."""
 
 
+AnyExecutable = Executable | PolledExecutable
+"""What a backend loads: the one or the other."""
+
+
 class Allocator(Protocol):
     """Gives buffers in a device's memory, or in memory that the device can map; see `Backend.allocator`.
 
@@ -426,6 +434,14 @@ class Backend(ABC):
     def __init__(self, host: Host) -> None:
         self.host = host
 
+    @classmethod
+    def thermal_simulator(cls) -> ThermalSimulator | None:
+        """What models the heat and the time of machines that it imitates; None for nothing that does.
+
+        Asked when `simulate` has settings (`rk3588,thermal=sealed`), before a backend is made; see `hetero.simulation`.
+        """
+        return None
+
     @abstractmethod
     def probe(self) -> Sequence[Device]:
         """The devices of this backend on this machine. Cheap: no program is loaded, no device woken up.
@@ -435,7 +451,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def load(self, program: Program, device: Device, options: Mapping[str, Any]) -> Executable | PolledExecutable:
+    def load(self, program: Program, device: Device, options: Mapping[str, Any]) -> AnyExecutable:
         """Make a program ready to run on one of the devices that `probe` gave.
 
         Args:

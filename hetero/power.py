@@ -13,14 +13,17 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hetero.backend import Backend, Device, Host, PowerControl
 from hetero.errors import HeteroError, OptionError, Unavailable
 from hetero.scheduler.reasons import reason_of
+
+if TYPE_CHECKING:
+    from hetero.thermal.governor import Governor
 
 _log = logging.getLogger(__name__)
 
@@ -127,6 +130,25 @@ class PowerModes:
                 refusal = error if isinstance(error, HeteroError) else Unavailable(f"no guard file: {error}")
                 self._refused[device] = (mode, refusal)
                 _log.warning("%s stays in its power mode, %s was refused: %s", device, mode, reason_of(error))
+
+    def follow(self, governor: Governor | None, do: Callable[[Callable[[], object]], None]) -> None:
+        """Hold the mode of the thermal profile in force, and the next one's when the supply makes that another.
+
+        Args:
+            governor: Knows the profile; None where heat is not looked at.
+            do: Has something done in another thread: a vendor's tool may take seconds, for which the governor, who
+                looks at the sensors, must not wait.
+
+        Raises:
+            OptionError: There is no governor.
+        """
+        if governor is None:
+            raise OptionError(
+                "power='profile' is the power mode of a thermal profile, and thermal is off",
+                fix="name a mode or a profile in power=, or switch thermal on",
+            )
+        self.hold(governor.profile.power_mode)
+        governor.changed = lambda profile: do(lambda: self.hold(profile.power_mode))
 
     def set(self, device: str, name: str) -> None:
         """Set a mode for good. Where others hold the device in a mode of theirs, it is what they put back.

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import itertools
 import logging
 import os
-import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,31 +16,26 @@ from numpy.typing import DTypeLike
 
 from hetero.backend import Access, Backend, BackendFactory, Device, Host
 from hetero.bundle import Source, open_program
-from hetero.cache import key_of
 from hetero.compiling.report import MIN_COSINE, Progress
-from hetero.errors import ClosedError, OptionError
+from hetero.lifetime import OpenSessions, keep_after_fork, keep_track
+from hetero.loading import Loader, LoadSettings
 from hetero.machine import Absent, Machine, host_of, names_of
 from hetero.memory.arrays import PooledArray
 from hetero.memory.pools import Pools
 from hetero.monitor.switch import is_monitored
-from hetero.options import Options, check_options
+from hetero.options import Options
 from hetero.plugins import BrokenPlugin, Plugins
 from hetero.power import OF_PROFILE, PowerModes, mode_of
 from hetero.program import Program
-from hetero.scheduler.batching import Batcher, batch_dimension
-from hetero.scheduler.board import Board
-from hetero.scheduler.canary import TOLERANCE, Canary, make_canary
-from hetero.scheduler.candidate import Candidate
 from hetero.scheduler.costs import CostModel
-from hetero.scheduler.dispatch import Dispatcher, Fallback, Limits, load_first
-from hetero.scheduler.heat import Heat
-from hetero.scheduler.policy import POLICIES, Exploring, Owned, Policy, find_policy
+from hetero.scheduler.dispatch import Fallback, Limits
+from hetero.scheduler.policy import POLICIES, Owned, Policy, find_policy
 from hetero.scheduler.reserve import Reserves
 from hetero.scheduler.timers import Timers
-from hetero.scheduler.verify import Verifier
 from hetero.scheduler.workers import Workers
 from hetero.session import Session
-from hetero.telemetry.records import Attempt, LoadRecord, Records
+from hetero.simulation import modelled_machine
+from hetero.telemetry.records import Records
 from hetero.thermal.settings import Thermal, settings_of
 from hetero.thermal.watching import Listener, Watch
 
@@ -53,12 +44,9 @@ if TYPE_CHECKING:
     from hetero.compiling.samples import Source as Samples
     from hetero.compiling.shapes import Given
     from hetero.monitor.status import RuntimeStatus
-    from hetero.testing.thermal.modelled import ModelledMachine
     from hetero.thermal.governor import Governor
 
 _log = logging.getLogger(__name__)
-
-_FIRST_RUN = 10.0
 
 _numbers = itertools.count(1)
 
@@ -124,42 +112,51 @@ class Runtime:
         if power is not None and power != OF_PROFILE:
             mode_of(power)
         host = host_of(host, simulate)
-        self.modelled = _modelled(host)
+        self._plugins = Plugins()
+        if plugins:
+            self._plugins.discover(host.environ)
+        factories = [*self._plugins.backends(), *backends]
+        self.modelled = modelled_machine(host.simulate, factories)
         if self.modelled is not None:
             # What is learned of modelled times is no knowledge of this machine.
             host, clock, learn = self.modelled.host(host), self.modelled.clock, False
         self.host = host
-        self.records = Records(keep_records)
-        self._plugins = Plugins()
-        if plugins:
-            self._plugins.discover(host.environ)
-        self._machine = machine = Machine(host, self._plugins, [*self._plugins.backends(), *backends], chain, isolate)
+        self._number, self._made, self._clock = next(_numbers), clock(), clock
+        self._machine = machine = Machine(host, self._plugins, factories, chain, isolate)
         self._options = machine.check_options(options or {})
-        self._memory = Pools([(machine.backends[name], device) for name, device in machine.present], memory_limit)
-        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-        self._lock = threading.Lock()
+        owned = [(machine.backends[name], device) for name, device in machine.present]
+        self._memory = Pools(owned, memory_limit)
+        self._sessions = OpenSessions()
         self._workers = Workers()
-        self.timers = Timers(clock)
-        self._clock = clock
-        self._reserves = Reserves(
-            self._workers, functools.partial(_listed, self._sessions, self._lock), host, self.devices, clock
-        )
-        self._number, self._made = next(_numbers), clock()
         self._costs = CostModel(host.cache / "costs.json" if learn else None)
-        self._closed = ""
+        self.records = Records(keep_records)
+        self.timers = Timers(clock)
         self.thermal = settings_of(thermal, host.environ)
         self._watch = None
         if self.thermal is not None:
             self._watch = Watch(host, self.devices, self.thermal, clock, self.timers.at)
-        self._power = PowerModes(host, [(machine.backends[name], device) for name, device in machine.present])
-        _live.add(self)
+        self._power = PowerModes(host, owned)
+        self._loader = Loader(
+            machine=machine,
+            options=self._options,
+            modelled=self.modelled,
+            watch=self._watch,
+            costs=self._costs,
+            buffers=self._memory.host,
+            records=self.records,
+            workers=self._workers,
+            timers=self.timers,
+            clock=clock,
+            reserves=Reserves(self._workers, self._sessions.all, host, self.devices, clock),
+        )
+        keep_track(self)
         self._withdraw: Callable[[], None] = _nothing
         if is_monitored(monitor, host.environ):
             from hetero.monitor.publishing import publish
 
             self._withdraw = publish(self)
         if power == OF_PROFILE:
-            self._hold_profile()
+            self._power.follow(self.governor, self._workers.do)
         elif power is not None:
             self._power.hold(power)
         if self.modelled is not None:
@@ -198,9 +195,7 @@ class Runtime:
     @property
     def waiting(self) -> int:
         """How many requests wait for a device now."""
-        with self._lock:
-            sessions = list(self._sessions)
-        return sum(session.waiting for session in sessions)
+        return sum(session.waiting for session in self._sessions.all())
 
     @property
     def memory(self) -> Pools:
@@ -245,7 +240,7 @@ class Runtime:
             Unavailable: A device that is not on this machine.
             ClosedError: The Runtime is closed.
         """
-        self._check_open()
+        self._sessions.check()
         if device is not None:
             owned = self.select(device)
         else:
@@ -323,69 +318,27 @@ class Runtime:
             AllDevicesFailed: No device takes it; `attempts` tells each one's reason.
             FallbackForbidden: The first candidate does not take it.
         """
-        self._check_open()
-        if fallback not in ("allow", "forbid"):
-            raise OptionError(f"fallback is {fallback!r}, expected 'allow' or 'forbid'")
-        limits = Limits(max_waiting, max_waiting_bytes, on_full, timeout)
-        if (batch is not None and batch < 1) or not batch_delay >= 0:
-            raise OptionError(f"batch is {batch!r} and batch_delay is {batch_delay!r}, expected at least 1 and 0")
-        if not 0 <= explore <= 1 or not 0 <= verify <= 1:
-            raise OptionError(f"explore is {explore!r} and verify is {verify!r}, expected shares between 0 and 1")
-        chosen = find_policy(policy, {**POLICIES, **self._plugins.policies()})
-        if explore and chosen.uses_all:
-            chosen = Exploring(chosen, explore)
+        self._sessions.check()
+        settings = LoadSettings(
+            policy=find_policy(policy, {**POLICIES, **self._plugins.policies()}),
+            device=device,
+            fallback=fallback,
+            options=options or {},
+            standby=standby,
+            warm_start=warm_start,
+            explore=explore,
+            canary=canary,
+            verify=verify,
+            batch=batch,
+            batch_delay=batch_delay,
+            limits=Limits(max_waiting, max_waiting_bytes, on_full, timeout),
+        )
         program = self.open(source)
-        if batch is not None and batch > 1 and batch_dimension(program) is None:
-            raise OptionError(
-                f"{program.name!r} cannot be batched: inputs and outputs do not share a symbolic first dimension",
-                fix="export it with a dynamic first dimension, or leave batch= out",
-            )
-        candidates = self._candidates(program, self._machine.check_options(options or {}), device)
-        if self._watch is not None:
-            self._look_after(self._watch, candidates)
-        for candidate in candidates:
-            candidate.patience = None if timeout is None else _FIRST_RUN * timeout
-        try:
-            if canary and standby and fallback == "allow":
-                ask = _canary_source(program, candidates[-1])
-                for candidate in candidates[:-1]:
-                    candidate.canary = ask
-            if warm_start and fallback == "allow" and candidates[-1].load() and candidates[-1].ready:
-                attempts = [candidates[-1].attempt("load", "ok")]
-            else:
-                warm_start = False
-                attempts = load_first(program.name, candidates, fallback)
-            if standby and fallback == "allow":
-                candidates[-1].load()
-            if chosen.uses_all and fallback == "allow" and not warm_start:
-                for candidate in candidates:
-                    candidate.load()
-        except BaseException:
-            for candidate in candidates:
-                candidate.close(timeout=0)
-            raise
-        board = Board(chosen, max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes, clock=self._clock)
-        dispatcher = Dispatcher(candidates, board, self._workers, self.timers, self.records, limits)
-        reserve = None
-        if self._watch is not None:
-            self._watch.listen(dispatcher)
-            if fallback == "allow":
-                reserve = self._reserves.of(program, dispatcher)
-                self._watch.listen(reserve)
-        if verify and candidates[-1].ready and len(candidates) > 1:
-            verifier = Verifier(candidates[-1], verify, self._workers, program.tolerance or TOLERANCE)
-            for candidate in candidates[:-1]:
-                candidate.verifier = verifier
-        batcher = self._batcher(program, dispatcher, batch, batch_delay)
-        session = Session(self, program, dispatcher, batcher, fallback, attempts, chosen.name, reserve)
-        with self._lock:
-            if not self._closed:
-                self._sessions.add(session)
-                if warm_start:
-                    self._workers.do(functools.partial(dispatcher.load_rest, chosen.uses_all))
-                return session
-        session.close()
-        raise self._closed_error()
+        ready = self._loader.load(program, settings)
+        dispatcher, batcher, reserve = ready.dispatcher, ready.batcher, ready.reserve
+        session = Session(self, program, dispatcher, batcher, fallback, ready.attempts, ready.policy, reserve)
+        self._sessions.add(session, ready.load_rest)
+        return session
 
     def status(self) -> RuntimeStatus:
         """What this Runtime is doing: devices, sessions, queues, memory, heat, the last fallbacks; see `hetero top`.
@@ -447,7 +400,7 @@ class Runtime:
             CompileError: The compiler refuses the model, or the result is too far off. Nothing is written.
             Unavailable: The compiler cannot be had on this machine.
         """
-        self._check_open()
+        self._sessions.check()
         from hetero.compiling.build import Settings, compile_program
 
         settings = Settings(shapes, int8, calibration, check, min_cosine, options or {}, force, anew)
@@ -469,11 +422,9 @@ class Runtime:
             timeout: Seconds that each running call is given; a call that takes longer is left alone and its
                 executable is not freed.
         """
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = "the Runtime is closed"
-            sessions = list(self._sessions)
+        sessions = self._sessions.close("the Runtime is closed")
+        if sessions is None:
+            return
         self._withdraw()
         for session in sessions:
             session.close(timeout)
@@ -485,7 +436,7 @@ class Runtime:
             self.modelled.close()
         self._costs.save()
         self._memory.close()
-        loading = {name for session in sessions for name in session.loading}
+        loading = self._loader.loading
         for backend in self._machine.backends.values():
             if backend.name in loading and not _is_isolated(backend):
                 _log.warning("%s is still loading a program; the backend is not closed", backend.name)
@@ -495,18 +446,6 @@ class Runtime:
             except Exception:
                 _log.exception("closing the backend %s failed", backend.name)
         self._power.restore()
-
-    def _hold_profile(self) -> None:
-        """Set the power mode of the thermal profile, and again whenever the supply makes that another one."""
-        if self._watch is None:
-            raise OptionError(
-                "power='profile' is the power mode of a thermal profile, and thermal is off",
-                fix="name a mode or a profile in power=, or switch thermal on",
-            )
-        power, workers = self._power, self._workers
-        power.hold(self._watch.governor.profile.power_mode)
-        # A vendor's tool may take seconds, which the sampling must not wait for.
-        self._watch.governor.changed = lambda profile: workers.do(lambda: power.hold(profile.power_mode))
 
     def __enter__(self) -> Runtime:
         return self
@@ -519,95 +458,17 @@ class Runtime:
     def __repr__(self) -> str:
         return f"<hetero.Runtime {' > '.join(device.name for device in self.devices) or 'without devices'}>"
 
-    def _batcher(self, program: Program, dispatcher: Dispatcher, batch: int | None, delay: float) -> Batcher | None:
-        size = batch or max((c.executable.batch for c in dispatcher.candidates if c.executable is not None), default=1)
-        if size == 1 or batch_dimension(program) is None:
-            return None
-        return Batcher(dispatcher, program, size, delay, self.timers, self._memory.host)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise self._closed_error()
-
-    def _closed_error(self) -> ClosedError:
-        return ClosedError(self._closed, fix="make a new Runtime")
-
     def _forked(self) -> None:
         """In the child of a fork: nothing of a vendor's runtime may be touched, not even to free it."""
-        self._lock = threading.Lock()
-        self._closed = "this Runtime was made before a fork and cannot be used in the child process"
-        for session in list(self._sessions):
-            session._forked(self._closed)
+        reason = "this Runtime was made before a fork and cannot be used in the child process"
+        for session in self._sessions.abandon(reason):
+            session._forked(reason)
         self._memory.abandon()
         if self.modelled is not None:
             self.modelled.abandon()
         if self._watch is not None:
             self._watch.abandon()
-        _kept_after_fork.append(self)
-
-    @staticmethod
-    def _look_after(watch: Watch, candidates: Iterable[Candidate]) -> None:
-        watched = watch.start()
-        for candidate in candidates:
-            if candidate.name in watched:
-                candidate.heat = Heat(watch.governor, candidate.name)
-
-    def _candidates(self, program: Program, options: Options, wanted: str | Sequence[str] | None) -> list[Candidate]:
-        chain = self._machine.chain if wanted is None else self._machine.wanted(wanted)
-        return [self._candidate(entry, program, options) for entry in chain]
-
-    def _candidate(self, entry: Owned | Absent, program: Program, options: Options) -> Candidate:
-        if isinstance(entry, Absent):
-            return Candidate.absent(entry.backend, entry.reason + (f" (fix: {entry.fix})" if entry.fix else ""))
-        name, device = entry
-        backend = self._machine.backends[name]
-        layers = (layer.get(name, {}) for layer in (program.options, self._options, options))
-        values = check_options(name, backend.options, *layers)
-        load = functools.partial(backend.load, program, device, values)
-        if self.modelled is not None:
-            load = functools.partial(self.modelled.load, device, program.name, load)
-        candidate = Candidate(
-            device.name,
-            name,
-            device.simulated,
-            load,
-            program.signature,
-            kind=device.kind,
-            watts=device.watts,
-            clock=self._clock,
-            costs=self._costs,
-            cost_key=(program.identity, key_of(device.name, repr(sorted(device.properties.items())), repr(values))),
-        )
-        candidate.loaded = functools.partial(_tell_load, self.records, program.name, candidate)
-        return candidate
-
-
-def _modelled(host: Host) -> ModelledMachine | None:
-    """The board whose heat is to be modelled, where the simulated machines have settings."""
-    if not any("=" in name for name in host.simulate):
-        return None
-    from hetero.testing.thermal.modelled import ModelledMachine, modelled_of
-
-    return ModelledMachine(modelled_of(host.simulate))
-
-
-def _canary_source(program: Program, reference: Candidate) -> Callable[[int], Canary | None]:
-    """Makes the canary of so many rows when it is first asked for; the CPU alone is trusted to answer it."""
-
-    @functools.cache
-    def made(rows: int) -> Canary | None:
-        reference.load()
-        if not reference.ready or reference.kind != "cpu" or reference.simulated:
-            return None
-        return make_canary(program, reference, rows)
-
-    return made
-
-
-def _tell_load(records: Records, program: str, candidate: Candidate, attempt: Attempt) -> None:
-    cached = candidate.executable.details.get("cached") if candidate.executable is not None else None
-    known = cached if isinstance(cached, bool) else None
-    records.add_load(LoadRecord(program, attempt, time.time() - attempt.seconds, known))
+        keep_after_fork(self)
 
 
 def _is_isolated(backend: Backend) -> bool:
@@ -617,29 +478,5 @@ def _is_isolated(backend: Backend) -> bool:
     return isinstance(backend, IsolatedBackend)
 
 
-def _listed(sessions: weakref.WeakSet[Session], lock: threading.Lock) -> list[Session]:
-    with lock:
-        return list(sessions)
-
-
 def _nothing() -> None:
     pass
-
-
-_live: weakref.WeakSet[Runtime] = weakref.WeakSet()
-_kept_after_fork: list[Runtime] = []
-
-
-def _close_all() -> None:
-    for runtime in list(_live):
-        runtime.close(timeout=2.0)
-
-
-def _mark_all_forked() -> None:
-    for runtime in list(_live):
-        runtime._forked()
-
-
-atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_mark_all_forked)

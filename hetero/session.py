@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hetero.errors import ClosedError, OptionError
 from hetero.explain import CandidateReport, Explanation
+from hetero.lifetime import keep_after_fork
 from hetero.memory.arrays import PooledArray
 from hetero.options import Options
 from hetero.program import Program
@@ -254,11 +255,6 @@ class Session:
         calls = [call for candidate in self._candidates for call in candidate.lanes.calls]
         return sum(call.turn for call in calls), self.waiting > 0 or any(call.started for call in calls)
 
-    @property
-    def loading(self) -> set[str]:
-        """The backends that load the program at this moment."""
-        return {candidate.backend for candidate in self._candidates if candidate.loading}
-
     def units(self, device: str) -> Sequence[str]:
         """The part of a device that each of its lanes is on, such as the core of an NPU; empty where it has none.
 
@@ -329,6 +325,7 @@ class Session:
         ended = _close_candidates(self._candidates, timeout)
         if not ended:
             self._dispatcher.abandon(f"{self._closed}; a device had not answered {timeout:g} s after that")
+        self._runtime._sessions.remove(self)
         return ended
 
     def __enter__(self) -> Session:
@@ -428,10 +425,7 @@ class Session:
     def _forked(self, reason: str) -> None:
         self._closed = reason
         self._finalizer.detach()
-        _kept_after_fork.append(self)
-
-
-_kept_after_fork: list[Session] = []
+        keep_after_fork(self)
 
 
 def _close_candidates(candidates: Iterable[Candidate], timeout: float) -> bool:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hetero.backend import Artifact, Device, Executable, Host, Option, Program, Unavailable, Unsupported
 from hetero.errors import OptionError
@@ -21,6 +21,9 @@ from hetero_rknn.platforms import PLATFORMS, Platform, platform_named, platform_
 from hetero_rknn.system import system_report
 from hetero_rknn.toolkit import pc
 from hetero_rknn.toolkit.backend import CompilingBackend
+
+if TYPE_CHECKING:
+    from hetero.simulation import ThermalSimulator
 
 DEVICE = "rknn"
 
@@ -80,6 +83,13 @@ class RknnBackend(CompilingBackend):
         ),
         *pc.OPTIONS,
     )
+
+    @classmethod
+    def thermal_simulator(cls) -> ThermalSimulator:
+        """The boards with their heat and their time."""
+        from hetero.testing.thermal.modelled import BoardSimulator
+
+        return BoardSimulator()
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)

@@ -36,13 +36,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Runs on each device after the first that are not counted.",
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0.0),
-    default=60.0,
-    show_default=True,
-    help="Seconds after which a call counts as hung: its device is given up, the others go on. 0: wait for ever.",
-)
+@runtime.timeout_option
 @click.option(
     "--meter",
     metavar="NAME",

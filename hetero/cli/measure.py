@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from hetero.backend import Device
+from hetero.cli.runtime import LEFT_ALONE
 from hetero.cli.watched import Beat, Watched
 from hetero.energy.choice import meter_for, meter_named
 from hetero.energy.measuring import ROUNDS, Energy
@@ -87,7 +88,7 @@ class Contender:
         """The device refused, failed or hangs: nothing more is measured on it."""
         if isinstance(error, DeviceTimeout):
             self.outcome, self._hangs = "failed", True
-            self.reason = f"{error.problem}; the call was left alone (--timeout gives it longer)"
+            self.reason = f"{error.problem}; {LEFT_ALONE}"
             return
         last = error.attempts[-1]
         self.outcome = "unsupported" if last.outcome == "unsupported" else "failed"

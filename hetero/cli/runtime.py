@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 Options = dict[str, dict[str, str]]
 
+LEFT_ALONE = "the call was left alone (--timeout gives it longer)"
+"""What is said of a call that hangs."""
+
 
 def make_runtime(
     *,
@@ -92,6 +95,17 @@ def load_options(command: Command) -> Command:
         help="Whether another device may answer when the first one fails.",
     )
     return fallback(backend_options(command))
+
+
+def timeout_option(command: Command) -> Command:
+    """`--timeout`."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0.0),
+        default=60.0,
+        show_default=True,
+        help="Seconds after which a call counts as hung: its device is given up, the others go on. 0: wait for ever.",
+    )(command)
 
 
 def backend_options(command: Command) -> Command:

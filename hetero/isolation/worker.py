@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from hetero.backend import Backend, Call, Device, Executable, Host, PolledExecutable
+from hetero.backend import AnyExecutable, Backend, Call, Device, Executable, Host, PolledExecutable
 from hetero.compiling.report import Progress
 from hetero.errors import (
     ClosedError,
@@ -105,7 +105,7 @@ class Worker:
         if device not in self._devices:
             raise DeviceLost(f"the device {device!r} is not there any more")
         executable = self._made.load(program, self._devices[device], options)
-        if not isinstance(executable, Executable | PolledExecutable) or executable.lanes < 1:
+        if not isinstance(executable, AnyExecutable) or executable.lanes < 1:
             raise PluginError(
                 f"load() gave {executable!r}, expected an Executable or PolledExecutable with at least one lane"
             )
@@ -195,7 +195,7 @@ class Worker:
 class _Loaded:
     """An executable, with the calls that its lanes have here."""
 
-    def __init__(self, executable: Executable | PolledExecutable) -> None:
+    def __init__(self, executable: AnyExecutable) -> None:
         self._executable = executable
         kind = Executable if isinstance(executable, Executable) else PolledExecutable
         self.cancellable = type(executable).cancel is not kind.cancel

@@ -38,8 +38,7 @@ _SHOWN = 8
 def status_of(runtime: Runtime) -> RuntimeStatus:
     """A Runtime as it is now."""
     now, wall = runtime._clock(), time.time()
-    with runtime._lock:  # held for moments, and by loads and the end alone
-        sessions = [session for session in runtime._sessions if not session._closed]
+    sessions = [session for session in runtime._sessions.all() if not session._closed]
     sessions.sort(key=lambda session: session._tally.number)
     looks = [_Look(session, now) for session in sessions]
     candidates = [candidate for look in looks for candidate in look.session._candidates]
@@ -62,7 +61,7 @@ def status_of(runtime: Runtime) -> RuntimeStatus:
         governor=governor_status(governor, now),
         fallbacks=tuple(_fallback(record, now) for record in fallen[-_SHOWN:]),
         heat=tuple(_decision(record, decision, now) for record in heated[-_SHOWN:] for decision in list(record.heat)),
-        closed=runtime._closed,
+        closed=runtime._sessions.closed,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING
 
-from hetero.backend import NO_OPTIONS, Call, Executable, Kind, PolledExecutable
+from hetero.backend import NO_OPTIONS, AnyExecutable, Call, Executable, Kind
 from hetero.errors import (
     ClosedError,
     DeviceTimeout,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-Loaded = Executable | PolledExecutable
 Run = Callable[[Mapping[str, Array], Call], Mapping[str, Array]]
 
 
@@ -79,7 +78,7 @@ class Candidate(Gate):
         name: str,
         backend: str,
         simulated: bool,
-        load: Callable[[], Loaded],
+        load: Callable[[], AnyExecutable],
         signature: Signature,
         *,
         kind: Kind = "cpu",
@@ -94,7 +93,7 @@ class Candidate(Gate):
         self.simulated = simulated
         self.kind: Kind = kind
         self.watts = watts
-        self.executable: Loaded | None = None
+        self.executable: AnyExecutable | None = None
         self.passed_over: Attempt | None = None
         self.verifier: Verifier | None = None
         self.min_cosine: float | None = None
@@ -117,7 +116,7 @@ class Candidate(Gate):
     def absent(cls, name: str, reason: str) -> Candidate:
         """A device that the user's chain names and that is not on this machine: passed over from the start."""
 
-        def load() -> Loaded:
+        def load() -> AnyExecutable:
             raise Unavailable(reason)
 
         candidate = cls(name, name, False, load, Signature((), ()))
@@ -182,7 +181,7 @@ class Candidate(Gate):
             started = time.perf_counter()
             try:
                 executable = self._load()
-                if not isinstance(executable, Loaded) or executable.lanes < 1:
+                if not isinstance(executable, AnyExecutable) or executable.lanes < 1:
                     raise TypeError(
                         f"load() gave {executable!r}, expected an Executable or PolledExecutable with at least one lane"
                     )
@@ -459,14 +458,14 @@ class Candidate(Gate):
         return True
 
 
-def _close(name: str, executable: Loaded) -> None:
+def _close(name: str, executable: AnyExecutable) -> None:
     try:
         executable.close()
     except Exception:
         _log.exception("%s: closing an executable failed", name)
 
 
-def _run_of(executable: Loaded) -> Run:
+def _run_of(executable: AnyExecutable) -> Run:
     if isinstance(executable, Executable):
         return executable.run
     return lambda inputs, call: run_polled(executable, inputs, call)

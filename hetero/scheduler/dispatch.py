@@ -82,7 +82,9 @@ def load_first(program: str, candidates: Sequence[Candidate], fallback: Fallback
             return attempts
         if fallback == "forbid":
             raise FallbackForbidden(
-                f"{program!r} could not be loaded on {candidate.name}, and fallback is forbidden", attempts
+                f"{program!r} could not be loaded on {candidate.name}, and fallback is forbidden",
+                attempts,
+                fix=f"allow it, and the next device is taken; {_DOCTOR}",
             )
     raise AllDevicesFailed(f"no device can run {program!r}", attempts, fix=_DOCTOR)
 
@@ -308,7 +310,9 @@ class Dispatcher:
         if request.forbid_fallback:
             name = request.candidates[0].name
             return FallbackForbidden(
-                f"{record.program!r} did not run on {name}, and fallback is forbidden", record.attempts
+                f"{record.program!r} did not run on {name}, and fallback is forbidden",
+                record.attempts,
+                fix=f"allow it, and the next device answers; {_DOCTOR}",
             )
         return AllDevicesFailed(f"no device answered for {record.program!r}", record.attempts, fix=_DOCTOR)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from hetero.backend import Call, Executable, PolledExecutable
+from hetero.backend import AnyExecutable, Call
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Interrupts:
         with self._lock:
             pass
 
-    def interrupt(self, device: str, executable: Executable | PolledExecutable | None, call: Call, turn: int) -> bool:
+    def interrupt(self, device: str, executable: AnyExecutable | None, call: Call, turn: int) -> bool:
         """Ask a run to end soon.
 
         Args:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from hetero.runtime import Runtime
-    from hetero.session import Session
 
 BUCKETS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds, of runs and waits."""
@@ -138,7 +137,7 @@ class _Waiting:
         gauge = self._gauge()
         runtime = self._runtime()
         waiting: dict[str, int] = {}
-        for session in _sessions(runtime) if runtime is not None else ():
+        for session in runtime._sessions.all() if runtime is not None else ():
             name = session.program.name
             waiting[name] = waiting.get(name, 0) + session._dispatcher.board.waiting
         for program, count in waiting.items():
@@ -252,11 +251,6 @@ def export(runtime: Runtime, registry: CollectorRegistry | None = None) -> Expor
             "metrics need prometheus_client, which is not installed", fix='pip install "hetero[prometheus]"'
         ) from error
     return Export(runtime, REGISTRY if registry is None else registry)
-
-
-def _sessions(runtime: Runtime) -> list[Session]:
-    with runtime._lock:
-        return list(runtime._sessions)
 
 
 def _truth(value: bool) -> str:

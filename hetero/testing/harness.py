@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 import pytest
 
-from hetero.backend import Backend, Call, Device, Executable, PolledExecutable
+from hetero.backend import AnyExecutable, Backend, Call, Device, PolledExecutable
 from hetero.errors import HeteroError, Unavailable, Unsupported
 from hetero.options import check_options
 from hetero.program import Program
@@ -82,7 +82,7 @@ class Loaded:
     def __init__(
         self,
         subject: Subject,
-        executable: Executable | PolledExecutable,
+        executable: AnyExecutable,
         program: Program,
         reference: ReferenceProgram,
         device: Device | None = None,
@@ -220,7 +220,7 @@ class Subject:
         program, on = self.program(reference), device or self.device
         options = self.values() if values is None else values
         executable = self.attempt(f"load() of {reference.name!r}", lambda: self.backend.load(program, on, options))
-        if not isinstance(executable, Executable | PolledExecutable):
+        if not isinstance(executable, AnyExecutable):
             complain(
                 "load() gives an Executable or a PolledExecutable",
                 repr(executable),

@@ -128,7 +128,7 @@ class HeatTimeline:
                 }
             return {
                 "seconds": self.seconds,
-                "modelled": str(self._runtime.modelled.modelled) if self._runtime.modelled is not None else None,
+                "modelled": self._runtime.modelled.description if self._runtime.modelled is not None else None,
                 "devices": devices,
                 "held_requests": sum(action != "steer" for _, action, _, _ in self.held),
                 "held_seconds": sum(seconds for _, _, _, seconds in self.held),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import hetero
+from hetero.backend import Array
 from hetero.cli import outputs as outputs_of
 from tests import models
 from tests.cli.backends import reference
@@ -107,6 +110,47 @@ def test_a_fallback_is_told(line: Line, double: Path) -> None:
     document = line.json("run", double, "--input", "zeros")
     assert (document["device"], document["fell_back"]) == ("cpu", True)
     assert [attempt["outcome"] for attempt in document["record"]["attempts"]] == ["failed", "ok"]
+
+
+@pytest.fixture
+def hanging() -> Iterator[type[Any]]:
+    """An NPU that never answers, until the test has ended."""
+    over = threading.Event()
+
+    def hang(outputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        over.wait()
+        return outputs
+
+    yield reference("npu", "npu", spoil=hang)
+    over.set()
+
+
+def test_a_device_that_hangs_is_left_alone_and_the_next_one_answers(
+    line: Line, double: Path, hanging: type[Any]
+) -> None:
+    line.backends.insert(0, hanging)
+    result = line("run", double, "--input", "ones", "--timeout", 2)
+    assert result.exit_code == 0, result.output
+    assert "double ran on cpu" in result.stdout
+    hung = "npu: run failed: DeviceTimeout: no answer within 2 s"
+    assert f"passed over: {hung}; the call was left alone (--timeout gives it longer)" in result.stdout
+
+
+@pytest.mark.parametrize("forbid", [False, True])
+def test_a_hang_that_nobody_makes_good_is_told_with_what_to_do_and_ends_with_1(
+    line: Line, double: Path, hanging: type[Any], forbid: bool
+) -> None:
+    line.backends = [hanging, reference("cpu")] if forbid else [hanging]
+    arguments = ("--fallback", "forbid") if forbid else ()
+    said = line.refuses(
+        "run", double, "--input", "ones", "--timeout", 2, *arguments, code=1, says="no answer within 2 s"
+    )
+    assert "fix: --timeout gives it longer, and 0 waits for ever" in said
+
+
+def test_no_timeout_is_kept_where_it_is_0(line: Line, double: Path) -> None:
+    assert line.json("run", double, "--input", "ones", "--timeout", 0)["device"] == "cpu"
+    line.refuses("run", double, "--timeout", -1, says="--timeout")
 
 
 def test_a_simulated_device_is_marked(line: Line, double: Path) -> None:

@@ -56,6 +56,19 @@ def test_an_event_loop_stays_live_during_a_run(make_runtime: Make) -> None:
     np.testing.assert_array_equal(asyncio.run(main()), X * 2)
 
 
+def test_a_runtime_forgets_a_session_that_was_closed_though_somebody_holds_it(make_runtime: Make) -> None:
+    runtime = make_runtime(fake("n"))
+    closed, hangs, used = (runtime.load(DOUBLE) for _ in range(3))
+    assert set(runtime._sessions.all()) == {closed, hangs, used}
+    assert closed.close()
+    over = hangs._candidates[0].lanes.take()  # a call that has not ended
+    assert over is not None
+    assert not hangs.close(timeout=0)
+    assert runtime._sessions.all() == [used]
+    runtime.close()
+    assert runtime._sessions.all() == []
+
+
 def test_map_keeps_order_and_takes_items_lazily(make_runtime: Make) -> None:
     taken = 0
 

@@ -137,12 +137,14 @@ def test_finding_devices_brings_in_no_vendor_runtime() -> None:
 
 def test_imports_point_one_way() -> None:
     core = list((ROOT / "hetero").rglob("*.py"))
+    testing = ROOT / "hetero" / "testing"
     foreign = ("hetero_cpu", "hetero_kernels", "hetero_rknn", "hetero_xrt", "hetero_vulkan")
     for path in core:
         for line in path.read_text().splitlines():
             words = line.split()
             if words[:1] in (["import"], ["from"]):
                 assert not words[1].startswith(foreign), f"{path}: {line}"
+                assert not words[1].startswith("hetero.testing") or testing in path.parents, f"{path}: {line}"
 
 
 def test_every_extra_and_what_it_brings_has_its_reason() -> None:

@@ -103,6 +103,15 @@ def test_those_who_wait_are_counted_while_they_wait(make_runtime: Make, registry
         assert waiting() == 0
 
 
+def test_a_session_that_was_closed_has_no_gauge_though_somebody_holds_it(make_runtime: Make, registry: Any) -> None:
+    runtime = make_runtime(fake("cpu", kind="cpu"))
+    session = runtime.load(DOUBLE)
+    with prometheus.export(runtime, registry):
+        assert registry.get_sample_value("hetero_waiting_requests", {"program": "double"}) == 0
+        session.close()
+        assert registry.get_sample_value("hetero_waiting_requests", {"program": "double"}) is None
+
+
 def test_memory_is_told_by_pool_when_the_metrics_are_read(make_runtime: Make, registry: Any) -> None:
     runtime = make_runtime(fake("cpu", kind="cpu"), memory_limit=1 << 20)
     with prometheus.export(runtime, registry), runtime.buffer(1024) as held:

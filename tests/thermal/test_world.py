@@ -15,7 +15,7 @@ from hetero.backend import Device, Host
 from hetero.errors import OptionError
 from hetero.testing.thermal import builds
 from hetero.testing.thermal.machine import ThermalMachine
-from hetero.testing.thermal.modelled import modelled_of
+from hetero.testing.thermal.modelled import BoardSimulator, modelled_of
 from hetero.testing.thermal.plant import CPU, NPU
 from hetero.testing.thermal.scenarios import scenario
 from hetero.testing.thermal.serving import Served, serve
@@ -34,6 +34,10 @@ class Board(FakeBackend):
     simulates = ("rk3588",)
     made: ClassVar[list[Any]] = []
     given: ClassVar[list[Mapping[str, Any]]] = []
+
+    @classmethod
+    def thermal_simulator(cls) -> BoardSimulator:
+        return BoardSimulator()
 
     def probe(self) -> Sequence[Device]:
         return [Device("npu", "npu", simulated=True), Device("cpu", "cpu")]

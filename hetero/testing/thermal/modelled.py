@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hetero.backend import Array, Call, Device, Executable, Host, Kind, PolledExecutable
+from hetero.backend import AnyExecutable, Array, Call, Device, Executable, Host, Kind
 from hetero.errors import OptionError
 from hetero.testing.thermal import builds
 from hetero.testing.thermal.machine import ThermalMachine
@@ -40,8 +40,6 @@ from hetero.testing.thermal.world import World
 
 if TYPE_CHECKING:
     from hetero.runtime import Runtime
-
-Loaded = Executable | PolledExecutable
 
 PARTS: dict[Kind, int] = {"npu": NPU, "gpu": GPU, "cpu": CPU}
 
@@ -124,6 +122,16 @@ def modelled_of(simulate: Sequence[str]) -> Modelled:
     )
 
 
+class BoardSimulator:
+    """Models Rockchip boards: what the backend of their NPUs gives as `Backend.thermal_simulator`."""
+
+    machines: Sequence[str] = tuple(BUILDS)
+
+    def machine(self, simulate: Sequence[str]) -> ModelledMachine:
+        """The board that a user describes; errors as `modelled_of`."""
+        return ModelledMachine(modelled_of(simulate))
+
+
 class ModelledMachine:
     """The board under one Runtime: its files, its clock, and a thread that moves it.
 
@@ -132,17 +140,20 @@ class ModelledMachine:
 
     Attributes:
         modelled: As given.
+        description: The same for people.
         clock: For the Runtime.
         sysroot: The board's files, for its Host.
     """
 
     def __init__(self, modelled: Modelled) -> None:
         self.modelled = modelled
+        self.description = str(modelled)
         folder = Path(tempfile.mkdtemp(prefix="hetero-modelled-"))
         self._files = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         layout = replace(LAYOUTS[modelled.board], build=modelled.build)
         self.machine = ThermalMachine(folder / "root", layout, modelled.ambient)
-        self.clock = World(self.machine)
+        self._world = World(self.machine)
+        self.clock: Callable[[], float] = self._world
         self.sysroot = self.machine.sysroot.root
         self._lock = threading.Lock()
         self._computing = 0
@@ -156,7 +167,7 @@ class ModelledMachine:
         names = tuple(name for name in host.simulate if "=" not in name)
         return replace(host, simulate=names, sysroot=self.sysroot)
 
-    def load(self, device: Device, program: str, load: Callable[[], Loaded]) -> Loaded:
+    def load(self, device: Device, program: str, load: Callable[[], AnyExecutable]) -> AnyExecutable:
         """What `load` gives, as an executable whose calls take modelled time and heat the board.
 
         One that is polled is let be: no such device is on these boards.
@@ -177,7 +188,7 @@ class ModelledMachine:
     def close(self) -> None:
         """Stop the clock, and remove the files."""
         self._closed.set()
-        self.clock.stop()
+        self._world.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         self._files()
@@ -202,17 +213,17 @@ class ModelledMachine:
             quickest = {name: min(runs) for name, runs in self._real.items()}
         seconds = self.modelled.npu_seconds * quickest[program] / max(quickest.values())
         if device.kind == "npu":
-            self.clock.work(NPU, seconds, lanes)
+            self._world.work(NPU, seconds, lanes)
         else:
             # A call on the CPU or the GPU is taken to use all of it.
-            self.clock.work(PARTS[device.kind], seconds * self.modelled.cpu_factor, 1)
+            self._world.work(PARTS[device.kind], seconds * self.modelled.cpu_factor, 1)
 
     def _loop(self, runtime: Runtime) -> None:
         second = 1.0
         while not self._closed.is_set():
             if not self._still(runtime):
                 continue
-            clock = self.clock
+            clock = self._world
             due = runtime.timers.run_due()
             if clock.end_one():
                 continue
@@ -234,7 +245,7 @@ class ModelledMachine:
     def _state(self, runtime: Runtime) -> tuple[int, int, int] | None:
         with self._lock:
             computing, turns = self._computing, self._turns
-        jobs, waiting = self.clock.jobs, runtime.waiting
+        jobs, waiting = self._world.jobs, runtime.waiting
         return None if computing or not jobs + waiting else (turns, jobs, waiting)
 
 

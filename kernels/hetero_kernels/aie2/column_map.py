@@ -19,10 +19,11 @@ from hetero.kernel_manifest import Layout, Role, TileTensor
 from hetero.tensors import Array
 from hetero_kernels.aie2 import examples
 from hetero_kernels.aie2.array_design import ArrayDesign, HostArgument
-from hetero_kernels.aie2.function import Buffer, CoreFunction, array_type
+from hetero_kernels.aie2.function import Buffer, CoreFunction, flat_type
 from hetero_kernels.aie2.geometry import Geometry
 from hetero_kernels.aie2.iron import Iron
 from hetero_kernels.aie2.pattern import places
+from hetero_kernels.aie2.rows import deal, join
 
 __all__ = ["ColumnMap", "Geometry", "TileTensor"]
 
@@ -85,25 +86,15 @@ class ColumnMap(ArrayDesign):
         """
         geometry = self.geometry
         rows = geometry.rows
-        in_tile, out_tile = _bytes(self.in_size), _bytes(self.out_size)
         (function,) = self.core_kernels(iron)
         loads, stores, workers = [], [], []
         for column in range(geometry.columns):
-            load = iron.ObjectFifo(_bytes(rows * self.in_size), name=f"load{column}")
-            shares = load.cons().split(
-                [row * self.in_size for row in range(rows)],
-                obj_types=[in_tile] * rows,
-                names=[f"in{column}_{row}" for row in range(rows)],
-                dims_to_stream=[list(self.in_pattern)] * rows,
-            )
+            load = iron.ObjectFifo(flat_type(rows * self.in_size, "int8"), name=f"load{column}")
+            shares = deal(load, f"in{column}", rows, self.in_size, "int8", pattern=self.in_pattern)
             store = iron.ObjectFifo(
-                _bytes(rows * self.out_size), name=f"store{column}", dims_to_stream=list(self.out_pattern)
+                flat_type(rows * self.out_size, "int8"), name=f"store{column}", dims_to_stream=list(self.out_pattern)
             )
-            answers = store.prod().join(
-                [row * self.out_size for row in range(rows)],
-                obj_types=[out_tile] * rows,
-                names=[f"out{column}_{row}" for row in range(rows)],
-            )
+            answers = join(store, f"out{column}", rows, self.out_size, "int8")
             loads.append(load)
             stores.append(store)
             workers += [
@@ -112,7 +103,7 @@ class ColumnMap(ArrayDesign):
             ]
         sequence = self._sequence(iron)
         handles = [*(load.prod() for load in loads), *(store.cons() for store in stores)]
-        types = [_bytes(argument.size) for argument in self.arguments]
+        types = [flat_type(argument.size, "int8") for argument in self.arguments]
         return iron.Program(iron.device(), iron.Runtime(sequence, [*types, *handles]), workers=workers)
 
     def _sequence(self, iron: Iron) -> Any:
@@ -176,7 +167,3 @@ def _core(source: Any, target: Any, function: Any) -> None:
     function(tile, answer)
     source.release(1)
     target.release(1)
-
-
-def _bytes(size: int) -> Any:
-    return array_type((size,), "int8")

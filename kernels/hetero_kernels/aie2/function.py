@@ -78,3 +78,8 @@ def array_type(shape: tuple[int, ...], dtype: str) -> Any:
     arrays: Any = np.ndarray
     dtypes: Any = np.dtype
     return arrays[shape, dtypes[np.dtype(dtype).type]]
+
+
+def flat_type(size: int, dtype: str) -> Any:
+    """The type of a buffer of one dimension."""
+    return array_type((size,), dtype)

@@ -23,10 +23,11 @@ from hetero.tensors import Array
 from hetero_kernels import get
 from hetero_kernels.aie2 import examples
 from hetero_kernels.aie2.array_design import ArrayDesign, HostArgument
-from hetero_kernels.aie2.function import Buffer, CoreFunction, array_type
+from hetero_kernels.aie2.function import Buffer, CoreFunction, flat_type
 from hetero_kernels.aie2.geometry import MOST_COLUMNS
 from hetero_kernels.aie2.iron import Iron
 from hetero_kernels.aie2.pattern import blocked, places, unblocked
+from hetero_kernels.aie2.rows import join
 
 SIDE = 64
 """Rows and columns of a block."""
@@ -178,8 +179,7 @@ class WholeArray(ArrayDesign):
 
     def program(self, iron: Iron) -> Any:
         """See `ArrayDesign.program`."""
-        results_of = _int8s if self.scaled else _int32s
-        operand, result = _int8s(_BLOCK), results_of(_BLOCK)
+        operand, answer = flat_type(_BLOCK, "int8"), "int8" if self.scaled else "int32"
         kernels = self.core_kernels(iron)
         to_blocks, from_blocks = list(blocked(SIDE, SIDE)), list(unblocked(SIDE, SIDE))
         activations, weights, results = [], [], []
@@ -202,29 +202,20 @@ class WholeArray(ArrayDesign):
                 .forward(obj_type=operand, name=f"w{column}_blocks", dims_to_stream=to_blocks, tile=place)
             )
             results.append(
-                iron.ObjectFifo(results_of(self.rows * _BLOCK), name=f"c{column}", dims_to_stream=from_blocks)
+                iron.ObjectFifo(flat_type(self.rows * _BLOCK, answer), name=f"c{column}", dims_to_stream=from_blocks)
             )
-            shares_c.append(
-                results[-1]
-                .prod()
-                .join(
-                    [row * _BLOCK for row in range(self.rows)],
-                    obj_types=[result] * self.rows,
-                    names=[f"c{column}_{row}" for row in range(self.rows)],
-                    tile=place,
-                )
-            )
+            shares_c.append(join(results[-1], f"c{column}", self.rows, _BLOCK, answer, tile=place))
         core = self._core(iron)
         workers = []
         for column in range(self.columns):
             for row in range(self.rows):
                 ends = [shares_a[row].cons(), shares_w[column].cons(), shares_c[column][row].prod()]
-                own = [iron.Buffer(_int32s(_BLOCK), name=f"sums{column}_{row}")] if self.scaled else []
+                own = [iron.Buffer(flat_type(_BLOCK, "int32"), name=f"sums{column}_{row}")] if self.scaled else []
                 workers.append(iron.Worker(core, fn_args=[*ends, *own, *kernels], stack_size=self.stack))
         types = [
-            _int8s(self.length * self.depth),
-            _int8s(self.weight_size),
-            results_of(self.length * self.channels),
+            flat_type(self.length * self.depth, "int8"),
+            flat_type(self.weight_size, "int8"),
+            flat_type(self.length * self.channels, answer),
         ]
         handles = [*(f.prod() for f in activations), *(f.prod() for f in weights), *(f.cons() for f in results)]
         runtime = iron.Runtime(self._sequence(iron), [*types, *handles])
@@ -336,11 +327,3 @@ class WholeArray(ArrayDesign):
 def most_columns(channels: int) -> int:
     """The most columns that share blocks of 64 channels evenly."""
     return max(columns for columns in range(1, MOST_COLUMNS + 1) if channels // SIDE % columns == 0)
-
-
-def _int8s(size: int) -> Any:
-    return array_type((size,), "int8")
-
-
-def _int32s(size: int) -> Any:
-    return array_type((size,), "int32")

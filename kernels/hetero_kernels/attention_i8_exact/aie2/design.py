@@ -25,10 +25,11 @@ from hetero.kernel_manifest import TileTensor, Worker
 from hetero.tensors import Array
 from hetero_kernels.aie2 import examples
 from hetero_kernels.aie2.array_design import ArrayDesign, HostArgument
-from hetero_kernels.aie2.function import Buffer, CoreFunction, array_type
+from hetero_kernels.aie2.function import Buffer, CoreFunction, flat_type
 from hetero_kernels.aie2.geometry import MOST_ROWS, Geometry
 from hetero_kernels.aie2.iron import Iron
 from hetero_kernels.aie2.pattern import blocked, places
+from hetero_kernels.aie2.rows import deal, join
 from hetero_kernels.attention_i8_exact.spec import ATTENTION_I8_EXACT
 
 SIDE = 64
@@ -157,25 +158,17 @@ class ExactAttention(ArrayDesign):
         query_fifos, key_fifos, answer_fifos, workers = [], [], [], []
         for column in range(self.columns):
             # A core holds one packet of queries for all blocks of keys: another one beside it would have no room.
-            queries = iron.ObjectFifo(_bytes(rows * QUERIES), name=f"queries{column}")
-            packets = queries.cons().split(
-                [row * QUERIES for row in range(rows)],
-                obj_types=[_bytes(QUERIES)] * rows,
-                names=[f"queries{column}_{row}" for row in range(rows)],
-                depths=[1] * rows,
-                dims_to_stream=[list(blocked(QUERIES // SIDE, SIDE))] * rows,
-            )
-            keys = iron.ObjectFifo(_bytes(KEYS), name=f"keys{column}")
+            queries = iron.ObjectFifo(flat_type(rows * QUERIES, "int8"), name=f"queries{column}")
+            by_blocks = blocked(QUERIES // SIDE, SIDE)
+            packets = deal(queries, f"queries{column}", rows, QUERIES, "int8", depth=1, pattern=by_blocks)
+            keys = iron.ObjectFifo(flat_type(KEYS, "int8"), name=f"keys{column}")
             shared = keys.cons().forward(
-                obj_type=_bytes(KEYS), name=f"keys{column}_blocks", dims_to_stream=list(blocked(KEYS // SIDE, SIDE))
+                obj_type=flat_type(KEYS, "int8"),
+                name=f"keys{column}_blocks",
+                dims_to_stream=list(blocked(KEYS // SIDE, SIDE)),
             )
-            answers = iron.ObjectFifo(_shorts(rows * _TILE), name=f"o{column}")
-            parts = answers.prod().join(
-                [row * _TILE for row in range(rows)],
-                obj_types=[_shorts(_TILE)] * rows,
-                names=[f"o{column}_{row}" for row in range(rows)],
-                depths=[1] * rows,
-            )
+            answers = iron.ObjectFifo(flat_type(rows * _TILE, "int16"), name=f"o{column}")
+            parts = join(answers, f"o{column}", rows, _TILE, "int16", depth=1)
             query_fifos.append(queries)
             key_fifos.append(keys)
             answer_fifos.append(answers)
@@ -184,9 +177,9 @@ class ExactAttention(ArrayDesign):
                 ends = [packets[row].cons(), shared.cons(), parts[row].prod()]
                 workers.append(iron.Worker(core, fn_args=[*ends, state, *kernels], stack_size=self.stack))
         types = [
-            _bytes(self.blocks * QUERIES),
-            _bytes(self.blocks * KEYS),
-            _shorts(self.blocks * _TILE),
+            flat_type(self.blocks * QUERIES, "int8"),
+            flat_type(self.blocks * KEYS, "int8"),
+            flat_type(self.blocks * _TILE, "int16"),
         ]
         handles = [*(f.prod() for f in query_fifos), *(f.prod() for f in key_fifos), *(f.cons() for f in answer_fifos)]
         runtime = iron.Runtime(self._sequence(iron), [*types, *handles])
@@ -266,11 +259,3 @@ def design(length: int, *, columns: int = 4, rows: int | None = None, rounds: in
 def most_rows(length: int) -> int:
     """The most rows of cores that share packets of 64 queries evenly."""
     return max(rows for rows in range(1, MOST_ROWS + 1) if length // SIDE % rows == 0)
-
-
-def _bytes(size: int) -> Any:
-    return array_type((size,), "int8")
-
-
-def _shorts(size: int) -> Any:
-    return array_type((size,), "int16")

@@ -18,9 +18,10 @@ from hetero.kernel_manifest import TileTensor
 from hetero.tensors import Array
 from hetero_kernels.aie2 import examples
 from hetero_kernels.aie2.array_design import ArrayDesign, HostArgument
-from hetero_kernels.aie2.function import Buffer, CoreFunction, array_type
+from hetero_kernels.aie2.function import Buffer, CoreFunction, flat_type
 from hetero_kernels.aie2.geometry import Geometry
 from hetero_kernels.aie2.iron import Iron
+from hetero_kernels.aie2.rows import deal, join
 from hetero_kernels.mel_i16.spec import MEL_I16
 from hetero_kernels.mel_i16.tables import BINS, HALF, LOG2, WINDOW, filters, matrices, offsets
 
@@ -121,22 +122,12 @@ class MelArray(ArrayDesign):
         windows, answers, core = WINDOWS * WINDOW, WINDOWS * self.bands, self._core(iron)
         loads, streams, stores, workers = [], [], [], []
         for column in range(self.columns):
-            load = iron.ObjectFifo(_shorts(rows * windows), name=f"x{column}")
-            shares = load.cons().split(
-                [row * windows for row in range(rows)],
-                obj_types=[_shorts(windows)] * rows,
-                names=[f"x{column}_{row}" for row in range(rows)],
-                depths=[1] * rows,
-            )
-            stream = iron.ObjectFifo(_shorts(SLICE), name=f"slices{column}")
-            shared = stream.cons().forward(obj_type=_shorts(SLICE), name=f"slices{column}_shared")
-            store = iron.ObjectFifo(_shorts(rows * answers), name=f"y{column}")
-            results = store.prod().join(
-                [row * answers for row in range(rows)],
-                obj_types=[_shorts(answers)] * rows,
-                names=[f"y{column}_{row}" for row in range(rows)],
-                depths=[1] * rows,
-            )
+            load = iron.ObjectFifo(flat_type(rows * windows, "int16"), name=f"x{column}")
+            shares = deal(load, f"x{column}", rows, windows, "int16", depth=1)
+            stream = iron.ObjectFifo(flat_type(SLICE, "int16"), name=f"slices{column}")
+            shared = stream.cons().forward(obj_type=flat_type(SLICE, "int16"), name=f"slices{column}_shared")
+            store = iron.ObjectFifo(flat_type(rows * answers, "int16"), name=f"y{column}")
+            results = join(store, f"y{column}", rows, answers, "int16", depth=1)
             loads.append(load)
             streams.append(stream)
             stores.append(store)
@@ -151,9 +142,9 @@ class MelArray(ArrayDesign):
                 ends = [shares[row].cons(), shared.cons(), results[row].prod()]
                 workers.append(iron.Worker(core, fn_args=[*ends, *own, *kernels], stack_size=self.stack))
         types = [
-            _shorts(self.frames * WINDOW),
-            _shorts(SLICES * SLICE),
-            _shorts(self.frames * self.bands),
+            flat_type(self.frames * WINDOW, "int16"),
+            flat_type(SLICES * SLICE, "int16"),
+            flat_type(self.frames * self.bands, "int16"),
         ]
         handles = [*(f.prod() for f in loads), *(f.prod() for f in streams), *(f.cons() for f in stores)]
         return iron.Program(iron.device(), iron.Runtime(self._sequence(iron), [*types, *handles]), workers=workers)
@@ -273,7 +264,3 @@ def tables(bands: int) -> Array:
     made: Array = np.concatenate([about, np.pad(LOG2, (0, 3)), flat]).astype(np.int32)
     made.setflags(write=False)
     return made
-
-
-def _shorts(size: int) -> Any:
-    return array_type((size,), "int16")
