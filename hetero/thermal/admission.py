@@ -70,7 +70,7 @@ class Admission:
             duty = min(1.0, max(0.0, duty))
             for who in list(self._grants) if by is None else [by]:
                 self._grants[who] = duty
-            self.duty = min(self._grants.values(), default=duty)
+            self._set(min(self._grants.values(), default=duty))
 
     def withdraw(self, by: object) -> None:
         """What somebody has granted counts no more; that of the others does."""
@@ -78,7 +78,7 @@ class Admission:
             self._fill()
             self._used.pop(by, None)
             if self._grants.pop(by, None) is not None:
-                self.duty = min(self._grants.values(), default=1.0)
+                self._set(min(self._grants.values(), default=1.0))
 
     @property
     def grants(self) -> dict[object, float]:
@@ -163,6 +163,9 @@ class Admission:
             else:
                 self._used[by] = self._busy, self._busy_at
             return min(1.0, share)
+
+    def _set(self, duty: float) -> None:
+        self.duty = duty
 
     def _fill(self) -> None:
         now = self._clock()
