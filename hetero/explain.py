@@ -28,6 +28,7 @@ class CandidateReport:
         simulated: The device is a simulator.
         details: What the backend decided at load.
         heat: What heat takes away from it now, and why; empty for nothing.
+        prepared: What was done with it in the background, since the first device became warm; empty for nothing.
     """
 
     device: str
@@ -40,9 +41,10 @@ class CandidateReport:
     simulated: bool
     details: Mapping[str, Any]
     heat: str = ""
+    prepared: str = ""
 
     @classmethod
-    def of(cls, candidate: Candidate, load: Attempt | None, answered: int) -> CandidateReport:
+    def of(cls, candidate: Candidate, load: Attempt | None, answered: int, prepared: str = "") -> CandidateReport:
         """The report on a candidate as it stands now."""
         over = candidate.shut_out()
         state = over.outcome if over else "ready" if candidate.ready else "not loaded"
@@ -59,6 +61,7 @@ class CandidateReport:
             candidate.simulated,
             details,
             candidate.heat.explain() if candidate.heat is not None else "",
+            prepared,
         )
 
     def __str__(self) -> str:
@@ -68,6 +71,8 @@ class CandidateReport:
             parts.append(self.reason)
         if self.heat:
             parts.append(self.heat)
+        if self.prepared:
+            parts.append(self.prepared)
         if self.load_seconds is not None:
             parts.append(f"loaded in {self.load_seconds * 1e3:.0f} ms")
         if self.run_seconds is not None:

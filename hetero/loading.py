@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ from hetero.scheduler.costs import CostModel
 from hetero.scheduler.dispatch import Dispatcher, Fallback, Limits, load_first
 from hetero.scheduler.heat import Heat
 from hetero.scheduler.policy import Exploring, Owned, Policy
+from hetero.scheduler.reserve import Reserve, Reserves
 from hetero.scheduler.timers import Timers
 from hetero.scheduler.verify import Verifier
 from hetero.scheduler.workers import Workers
@@ -74,6 +76,7 @@ class Ready:
         batcher: Puts them together; None where nothing is gained by that.
         attempts: What was tried until one device took it.
         policy: The name of the policy.
+        reserve: Those that are loaded when it gets warm; None where nobody looks, or no other may answer.
         load_rest: Has a warm start's other candidates loaded, in a worker; does nothing where there are none.
     """
 
@@ -81,6 +84,7 @@ class Ready:
     batcher: Batcher | None
     attempts: Sequence[Attempt]
     policy: str
+    reserve: Reserve | None
     load_rest: Callable[[], None]
 
 
@@ -99,6 +103,8 @@ class Loader:
         workers: Threads.
         timers: Deadlines and time-outs.
         clock: Seconds.
+        reserves: What is loaded when it gets warm.
+        made: The candidates that there are.
     """
 
     machine: Machine
@@ -111,6 +117,14 @@ class Loader:
     workers: Workers
     timers: Timers
     clock: Callable[[], float]
+    reserves: Reserves
+    made: weakref.WeakValueDictionary[int, Candidate] = field(default_factory=weakref.WeakValueDictionary)
+
+    @property
+    def loading(self) -> set[str]:
+        """The backends that load a program at this moment."""
+        candidates = [reference() for reference in self.made.valuerefs()]
+        return {candidate.backend for candidate in candidates if candidate is not None and candidate.loading}
 
     def load(self, program: Program, settings: LoadSettings) -> Ready:
         """Load a program on the first device that takes it, and on the others that the settings ask for.
@@ -150,6 +164,7 @@ class Loader:
             self._batcher(program, dispatcher, settings),
             attempts,
             policy.name,
+            self._reserve(program, dispatcher) if settings.fallback == "allow" else None,
             load_rest if later else lambda: None,
         )
 
@@ -179,6 +194,7 @@ class Loader:
             costs=self.costs,
             cost_key=(program.identity, key_of(device.name, repr(sorted(device.properties.items())), repr(values))),
         )
+        self.made[id(candidate)] = candidate
         candidate.loaded = functools.partial(_tell_load, self.records, program.name, candidate)
         return candidate
 
@@ -193,6 +209,13 @@ class Loader:
         if self.watch is not None:
             self.watch.listen(dispatcher)
         return dispatcher
+
+    def _reserve(self, program: Program, dispatcher: Dispatcher) -> Reserve | None:
+        if self.watch is None:
+            return None
+        reserve = self.reserves.of(program, dispatcher)
+        self.watch.listen(reserve)
+        return reserve
 
     def _verify(self, program: Program, candidates: Sequence[Candidate], share: float) -> None:
         if share and candidates[-1].ready and len(candidates) > 1:

@@ -30,6 +30,7 @@ from hetero.program import Program
 from hetero.scheduler.costs import CostModel
 from hetero.scheduler.dispatch import Fallback, Limits
 from hetero.scheduler.policy import POLICIES, Owned, Policy, find_policy
+from hetero.scheduler.reserve import Reserves
 from hetero.scheduler.timers import Timers
 from hetero.scheduler.workers import Workers
 from hetero.session import Session
@@ -146,6 +147,7 @@ class Runtime:
             workers=self._workers,
             timers=self.timers,
             clock=clock,
+            reserves=Reserves(self._workers, self._sessions.all, host, self.devices, clock),
         )
         keep_track(self)
         self._withdraw: Callable[[], None] = _nothing
@@ -333,7 +335,8 @@ class Runtime:
         )
         program = self.open(source)
         ready = self._loader.load(program, settings)
-        session = Session(self, program, ready.dispatcher, ready.batcher, fallback, ready.attempts, ready.policy)
+        dispatcher, batcher, reserve = ready.dispatcher, ready.batcher, ready.reserve
+        session = Session(self, program, dispatcher, batcher, fallback, ready.attempts, ready.policy, reserve)
         self._sessions.add(session, ready.load_rest)
         return session
 
@@ -433,7 +436,11 @@ class Runtime:
             self.modelled.close()
         self._costs.save()
         self._memory.close()
+        loading = self._loader.loading
         for backend in self._machine.backends.values():
+            if backend.name in loading and not _is_isolated(backend):
+                _log.warning("%s is still loading a program; the backend is not closed", backend.name)
+                continue
             try:
                 backend.close()
             except Exception:
@@ -462,6 +469,13 @@ class Runtime:
         if self._watch is not None:
             self._watch.abandon()
         keep_after_fork(self)
+
+
+def _is_isolated(backend: Backend) -> bool:
+    """It may be closed at any moment: what it is at then ends with its process."""
+    from hetero.isolation.backend import IsolatedBackend
+
+    return isinstance(backend, IsolatedBackend)
 
 
 def _nothing() -> None:

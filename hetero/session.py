@@ -28,6 +28,7 @@ from hetero.tensors import Array
 
 if TYPE_CHECKING:
     from hetero.runtime import Runtime
+    from hetero.scheduler.reserve import Reserve
 
 Out = Array | PooledArray | Mapping[str, Array | PooledArray] | None
 """The caller's own arrays for an answer; see `Session`."""
@@ -84,6 +85,7 @@ class Session:
         fallback: Fallback,
         loaded: Sequence[Attempt],
         policy: str,
+        reserve: Reserve | None = None,
     ) -> None:
         self.program = program
         self.fallback: Fallback = fallback
@@ -94,6 +96,7 @@ class Session:
         self._submit = batcher.submit if batcher is not None else dispatcher.submit
         self._candidates = dispatcher.candidates
         self._loaded = tuple(loaded)
+        self._reserve = reserve
         self._records = runtime.records
         self._clock = dispatcher.board.clock
         self._tally = dispatcher.tally
@@ -246,6 +249,12 @@ class Session:
         """How many requests wait for a device now."""
         return self._dispatcher.board.waiting
 
+    @property
+    def activity(self) -> tuple[int, bool]:
+        """How many runs of requests its devices have begun, and whether one goes on or waits. Takes no lock."""
+        calls = [call for candidate in self._candidates for call in candidate.lanes.calls]
+        return sum(call.turn for call in calls), self.waiting > 0 or any(call.started for call in calls)
+
     def units(self, device: str) -> Sequence[str]:
         """The part of a device that each of its lanes is on, such as the core of an NPU; empty where it has none.
 
@@ -270,9 +279,15 @@ class Session:
         for record in self._records:
             if record.program == self.program.name and record.device is not None:
                 counts[record.device] = counts.get(record.device, 0) + 1
-        loads = {attempt.device: attempt for attempt in self._loaded}
+        reserve = self._reserve
+        loads = {attempt.device: attempt for attempt in (*self._loaded, *(reserve.loaded if reserve else ()))}
         reports = [
-            CandidateReport.of(candidate, loads.get(candidate.name), counts.get(candidate.name, 0))
+            CandidateReport.of(
+                candidate,
+                loads.get(candidate.name),
+                counts.get(candidate.name, 0),
+                reserve.told(candidate.name) if reserve else "",
+            )
             for candidate in self._candidates
         ]
         absent = (
@@ -302,6 +317,8 @@ class Session:
             return True
         self._closed = "the session is closed"
         self._finalizer.detach()
+        if self._reserve is not None:
+            self._reserve.close()
         if self._batcher is not None:
             self._batcher.close(self._closed)
         self._dispatcher.close(self._closed)

@@ -13,6 +13,7 @@ import click
 
 from hetero.cli import runtime
 from hetero.cli.console import echo_json, echo_table, marked, plain, terminal
+from hetero.energy.choice import sources_of
 from hetero.errors import InputError
 from hetero.monitor.heat import heat_of
 
@@ -89,14 +90,14 @@ def command(
         seconds = 0.0
     if as_json and seconds is None:
         governor.tick()
-        echo_json(_document(governor, devices, explain))
+        echo_json(_document(governor, devices, explain, host.sysroot))
     elif as_json:
         for _ in _looks(governor, interval, seconds):
-            click.echo(json.dumps(plain(_document(governor, devices, explain)), allow_nan=False))
+            click.echo(json.dumps(plain(_document(governor, devices, explain, host.sysroot)), allow_nan=False))
     elif explain or seconds == 0 or not terminal().is_interactive:
         for number, _ in enumerate(_looks(governor, interval, seconds or 0.0)):
             click.echo("\n" if number else "", nl=False)
-            _echo_once(governor, devices, explain)
+            _echo_once(governor, devices, explain, host.sysroot)
     else:
         _live(governor, devices, interval, seconds)
 
@@ -216,7 +217,7 @@ def _row(device: Device, heat: HeatStatus) -> tuple[str, ...]:
     return (name, celsius, heat.state, f"{heat.duty:.0%}", tokens, used, sensor_of(heat), heat.why)
 
 
-def _echo_once(governor: Governor, devices: Sequence[Device], explain: bool) -> None:
+def _echo_once(governor: Governor, devices: Sequence[Device], explain: bool, sysroot: Path) -> None:
     echo_table(_COLUMNS, _rows(governor, devices))
     if not governor.sensors:
         click.echo("\nthis machine shows no temperature of an NPU, a GPU or a CPU;")
@@ -239,6 +240,9 @@ def _echo_once(governor: Governor, devices: Sequence[Device], explain: bool) -> 
     npu = any(trip.cools and "npu" in " ".join(trip.cools) for sensor in governor.sensors for trip in sensor.trips)
     if any(device.kind == "npu" for device in devices) and not npu and governor.sensors:
         click.echo(f"  no trip point slows an NPU down{_UNTOLD if _is_board(governor) else ''}")
+    click.echo("\nwhat on_hot='auto' compares, joules of an item:")
+    for name, said in sources_of(devices, sysroot).items():
+        click.echo(f"  {name}: {said}")
 
 
 def _is_board(governor: Governor) -> bool:
@@ -246,7 +250,7 @@ def _is_board(governor: Governor) -> bool:
     return any(sensor.name in ("npu-thermal", "soc-thermal", "package-thermal") for sensor in governor.sensors)
 
 
-def _document(governor: Governor, devices: Sequence[Device], explain: bool) -> dict[str, Any]:
+def _document(governor: Governor, devices: Sequence[Device], explain: bool, sysroot: Path) -> dict[str, Any]:
     document = governor.to_dict()
     if explain:
         power = governor.power
@@ -259,6 +263,8 @@ def _document(governor: Governor, devices: Sequence[Device], explain: bool) -> d
             document["devices"][device.name]["limits"] = governor.limits(device.name)
             said = [{"sensor": sensor.name, "said": text} for sensor, text in governor.voices(device.name)]
             document["devices"][device.name]["considered"] = said
+        for name, told in sources_of(devices, sysroot).items():
+            document["devices"][name]["energy"] = told
     return document
 
 

@@ -5,4 +5,5 @@
 | `meters` | the meters that the kernel shows, and what each of them counts |
 | `choice` | which of them counts a device |
 | `measuring` | joules per item of a session: at work, less idle |
+| `aside` | the same in the pauses of an application |
 """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hetero.backend import Device
-from hetero.energy.meters import Meter, Scope, display_controllers
+from hetero.energy.meters import Meter, Scope, display_controllers, find_meters
 from hetero.errors import OptionError, Unavailable
 
 # One meter for all devices makes their joules comparable, and the host's part in a run belongs to the run: so the wider
@@ -54,6 +54,25 @@ def meter_for(device: Device, devices: Sequence[Device], meters: Sequence[Meter]
         f"it is not known whether a power meter counts {device.name}; there are: {named}",
         fix="name the one that does: hetero bench --meter NAME",
     )
+
+
+def sources_of(devices: Sequence[Device], sysroot: Path) -> dict[str, str]:
+    """From what the joules of an item can be known on each device, for people.
+
+    Args:
+        devices: All of this machine.
+        sysroot: Root of `/sys`.
+    """
+    meters = find_meters(sysroot)
+    told = {}
+    for device in devices:
+        try:
+            source = f"{meter_for(device, devices, meters, sysroot)} measures them: hetero bench, or in a pause"
+        except Unavailable as error:
+            source = f"not measured: {error.problem}"
+        declared = "nothing declared" if device.watts is None else f"declared: {device.watts:g} W while it runs"
+        told[device.name] = f"{source}; {declared}"
+    return told
 
 
 def meter_named(name: str, meters: Sequence[Meter]) -> Meter:

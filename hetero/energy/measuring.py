@@ -131,23 +131,23 @@ def measure(
         DispatchError: The device failed or refused.
     """
     turn = max(seconds, meter.shortest)
-    idle: list[Tally] = []
+    rest: list[Tally] = []
     work: list[tuple[Tally, int]] = []
     try:
-        idle.append(_idle(meter, turn, clock, sleep))
+        rest.append(idle(meter, turn, clock, sleep))
         for _ in range(ROUNDS):
             work.append(_work(session, inputs, meter, turn, clock))
-            idle.append(_idle(meter, turn, clock, sleep))
+            rest.append(idle(meter, turn, clock, sleep))
     except Unavailable as error:
         return Energy.unknown(error, str(meter))
-    energy = _judged(meter, idle, work)
+    energy = judged(meter, rest, work)
     if energy.joules is not None:
         feed = session.program.signature.feed([inputs])
         session._candidates[0].expects.learn_energy(shapes_of(feed), energy.joules, energy.meter)
     return energy
 
 
-class _Sampling:
+class Sampling:
     """Has a thread take samples of a tally, so that no counter goes round unseen and powers are averaged."""
 
     def __init__(self, tally: Tally, interval: float) -> None:
@@ -179,10 +179,11 @@ class _Sampling:
                 return
 
 
-def _idle(meter: Meter, seconds: float, clock: Clock, sleep: Callable[[float], object]) -> Tally:
+def idle(meter: Meter, seconds: float, clock: Clock, sleep: Callable[[float], object]) -> Tally:
+    """What the machine takes in so many seconds of rest, counted from when the meter has settled."""
     sleep(meter.settle)
     tally = Tally(meter, clock)
-    sampling = _Sampling(tally, meter.interval)
+    sampling = Sampling(tally, meter.interval)
     try:
         sleep(seconds)
         sampling.end()
@@ -198,7 +199,7 @@ def _work(session: Session, inputs: Mapping[str, Any], meter: Meter, seconds: fl
     """
     settled = clock() + meter.settle
     tally: Tally | None = None
-    sampling: _Sampling | None = None
+    sampling: Sampling | None = None
     count = 0
     over = False
 
@@ -213,7 +214,7 @@ def _work(session: Session, inputs: Mapping[str, Any], meter: Meter, seconds: fl
             if tally is None or sampling is None:
                 if clock() >= settled:
                     tally = Tally(meter, clock)
-                    sampling = _Sampling(tally, meter.interval)
+                    sampling = Sampling(tally, meter.interval)
                 continue
             count += 1
             over = clock() >= settled + seconds
@@ -226,7 +227,7 @@ def _work(session: Session, inputs: Mapping[str, Any], meter: Meter, seconds: fl
     return tally, count
 
 
-def _judged(meter: Meter, idle: list[Tally], work: list[tuple[Tally, int]]) -> Energy:
+def judged(meter: Meter, idle: list[Tally], work: list[tuple[Tally, int]]) -> Energy:
     """The medians, unless the turns do not agree."""
     powers = [tally.watts for tally in idle]
     rest = median(powers)

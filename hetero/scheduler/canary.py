@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -139,6 +139,12 @@ def canary_inputs(program: Program, rows: int = 1) -> dict[str, Array] | None:
         shape = usual[spec.name] if program.sizes else compiled.get(spec.name, usual[spec.name])
         inputs[spec.name] = _values(spec, shape, rng)
     return inputs
+
+
+def inputs_of(program: Program, shapes: Sequence[tuple[int, ...]]) -> dict[str, Array]:
+    """Inputs of these shapes, in the program's order, the same each time."""
+    rng = np.random.default_rng(0)
+    return {spec.name: _values(spec, shape, rng) for spec, shape in zip(program.inputs, shapes, strict=True)}
 
 
 def _leading(program: Program, rows: int) -> dict[str, int]:

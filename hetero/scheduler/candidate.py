@@ -138,6 +138,11 @@ class Candidate(Gate):
         """Not loaded so far, and nothing is known against it."""
         return self._run is None and self.passed_over is None and not self._closed
 
+    @property
+    def loading(self) -> bool:
+        """Somebody loads it at this moment."""
+        return self._lock.locked()
+
     def admits(self, request: Request) -> bool:
         """Whether heat lets a request begin here now."""
         return admits(request, self, self._clock())
@@ -156,6 +161,8 @@ class Candidate(Gate):
             raise
         if attempt is not None:
             self.loaded(attempt)
+            if self._closed:
+                self.close(0.0)  # whoever closed it meanwhile did not wait for that long
         return attempt
 
     def _load_once(self) -> Attempt | None:
@@ -338,8 +345,13 @@ class Candidate(Gate):
         _log.warning("%s", attempt)
         self._set_aside(error, reason, call)
 
-    def answer(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """One answer outside of any request, on a lane of its own, which is waited for. Raises what the run raised."""
+    def answer(self, inputs: Mapping[str, Array], *, learn: bool = False) -> Mapping[str, Array]:
+        """One answer outside of any request, on a lane of its own, which is waited for. Raises what the run raised.
+
+        Args:
+            inputs: Checked arrays.
+            learn: Take in what it has cost.
+        """
         call = self.lanes.claim() if self._run is not None else None
         run = self._run
         if call is None or run is None:
@@ -351,7 +363,10 @@ class Candidate(Gate):
             self.heat.began(call, started)
         try:
             outputs = run(inputs, call)
+            seconds = self._clock() - started
             self._signature.check_outputs(outputs)
+            if learn:
+                self.expects.learn(inputs, seconds)
         finally:
             if self.heat is not None:
                 self.heat.ended(call, self._clock() - started)
@@ -425,10 +440,15 @@ class Candidate(Gate):
         """Let no further call in, wait for those inside, then free the executable.
 
         Returns:
-            Whether no call is running any more; one that is still busy after `timeout` keeps its executable.
+            Whether no call is running any more; one that is still busy after `timeout` keeps its executable. One that
+            is still being loaded is freed by whoever loads it.
         """
-        with self._lock:
-            executable, self.executable, self._run, self._closed = self.executable, None, None, True
+        self._closed = True
+        if not self._lock.acquire(timeout=max(0.0, timeout)):
+            _log.warning("%s is still being loaded; it is freed when that has ended", self.name)
+            return False
+        executable, self.executable, self._run = self.executable, None, None
+        self._lock.release()
         if executable is None:
             return True
         if not self.lanes.withdraw(timeout):

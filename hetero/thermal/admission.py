@@ -25,6 +25,8 @@ class Admission:
     off: its expected time when it begins, the rest when it ends. So long calls are followed by long pauses, and over
     time the lanes work for the duty's share of it.
 
+    Several may grant it a duty, each for itself: the least counts, for as long as who has granted it is there.
+
     Args:
         lanes: How many calls the device works on at once.
         clock: Seconds.
@@ -45,7 +47,10 @@ class Admission:
         self._typical: float | None = None
         self._running = 0
         self._busy = 0.0
-        self._busy_at = self._used_at = self._at
+        self._busy_at = self._at
+        self._used: weakref.WeakKeyDictionary[object, tuple[float, float]] = weakref.WeakKeyDictionary()
+        self._since = 0.0, self._at
+        self._grants: weakref.WeakKeyDictionary[object, float] = weakref.WeakKeyDictionary()
         self._meters: weakref.WeakKeyDictionary[Meter, tuple[float, float, int]] = weakref.WeakKeyDictionary()
 
     @property
@@ -53,11 +58,33 @@ class Admission:
         """Lane-seconds that may be spent now. Takes no lock, for whoever only looks: it may be a moment old."""
         return self._filled(self._clock())
 
-    def grant(self, duty: float) -> None:
-        """Another duty, from now on."""
+    def grant(self, duty: float, by: object = None) -> None:
+        """Another duty, from now on.
+
+        Args:
+            duty: 0 to 1.
+            by: Who grants it; others that grant less prevail. None speaks for all of them.
+        """
         with self._lock:
             self._fill()
-            self.duty = min(1.0, max(0.0, duty))
+            duty = min(1.0, max(0.0, duty))
+            for who in list(self._grants) if by is None else [by]:
+                self._grants[who] = duty
+            self._set(min(self._grants.values(), default=duty))
+
+    def withdraw(self, by: object) -> None:
+        """What somebody has granted counts no more; that of the others does."""
+        with self._lock:
+            self._fill()
+            self._used.pop(by, None)
+            if self._grants.pop(by, None) is not None:
+                self._set(min(self._grants.values(), default=1.0))
+
+    @property
+    def grants(self) -> dict[object, float]:
+        """What each has granted."""
+        with self._lock:
+            return dict(self._grants)
 
     def admits(self) -> bool:
         """Whether a call may begin now. Free of any lock at full duty."""
@@ -119,15 +146,26 @@ class Admission:
             self._fill()
             self._tokens -= seconds
 
-    def used(self) -> float:
-        """The share of its lanes' time that was at work since this was asked last, 0 to 1."""
+    def used(self, by: object = None) -> float:
+        """The share of its lanes' time that was at work since this was asked last, 0 to 1.
+
+        Args:
+            by: Who asks; each has a time of its own since which it is told.
+        """
         with self._lock:
             self._work()
             self._count()
-            passed = self._busy_at - self._used_at
-            share = self._busy / (passed * self.lanes) if passed > 0 else float(self._running > 0)
-            self._busy, self._used_at = 0.0, self._busy_at
+            busy, at = self._since if by is None else self._used.get(by, self._since)
+            passed = self._busy_at - at
+            share = (self._busy - busy) / (passed * self.lanes) if passed > 0 else float(self._running > 0)
+            if by is None:
+                self._since = self._busy, self._busy_at
+            else:
+                self._used[by] = self._busy, self._busy_at
             return min(1.0, share)
+
+    def _set(self, duty: float) -> None:
+        self.duty = duty
 
     def _fill(self) -> None:
         now = self._clock()

@@ -26,6 +26,7 @@ from hetero.thermal.power import Power, Source, read_power
 from hetero.thermal.profiles import PROFILES, Profile, profile_named
 from hetero.thermal.readings import Reading
 from hetero.thermal.sensors import Part, Sensor
+from hetero.thermal.sharing import among_others
 from hetero.thermal.steering import Decision, OnHot, Worth, check_on_hot, elsewhere
 from hetero.thermal.thermometers import Thermometers
 
@@ -81,12 +82,24 @@ class Event:
 class _Watched:
     """A device as the governor sees it."""
 
-    def __init__(self, device: Device, limits: Limits, law: str, clock: Callable[[], float]) -> None:
+    def __init__(self, device: Device, limits: Limits, law: str, admission: Admission) -> None:
         self.device = device
         self.limits = limits
         self.control = Control(limits, law)
-        self.admission = Admission(device.lanes, clock)
+        self.admission = admission
         self.used: float | None = None
+        self.closed = False
+
+    def grant(self, duty: float) -> None:
+        """What it may do, as far as this governor is concerned, until that is closed."""
+        self.admission.grant(duty, self)
+        if self.closed:  # by a tick that has hung in a sensor's driver
+            self.admission.withdraw(self)
+
+    def close(self) -> None:
+        """What was granted here counts no more."""
+        self.closed = True
+        self.admission.withdraw(self)
 
 
 class Governor:
@@ -103,6 +116,7 @@ class Governor:
         frequency: Also lower the NPU's clock, which root alone may.
         follow_power: On battery the profile `default` becomes `battery`, until the mains are back.
         clock: Seconds, for tests.
+        admission: Gives the admissions of a device, which others may grant a duty too; each its own, when not given.
 
     Attributes:
         events: The last changes of state, oldest first; of the machine's supply too, under the name `power`.
@@ -129,6 +143,7 @@ class Governor:
         frequency: bool = False,
         follow_power: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        admission: Callable[[Device], Admission] | None = None,
     ) -> None:
         self._host = host
         self._clock = clock
@@ -152,7 +167,10 @@ class Governor:
         for kind in _KINDS:
             # Also those of which there is no device: a name that is wrong is told at once.
             self.profile.limits_of(kind).with_(self._set.get(kind, {}))
-        self._watched = {device.name: _Watched(device, self._limits(device), law, clock) for device in devices}
+        admission = admission or (lambda device: Admission(device.lanes, clock))
+        self._watched = {
+            device.name: _Watched(device, self._limits(device), law, admission(device)) for device in devices
+        }
         self._thermometers = Thermometers(host.sysroot, devices)
         self._ticked: float | None = None
         self._lock = threading.Lock()
@@ -263,7 +281,7 @@ class Governor:
             for watched in self._watched.values():
                 # Other processes heat the NPU too, and the kernel sees them.
                 kernel = load if watched.device.kind == "npu" and not watched.device.simulated else None
-                told = watched.admission.used()
+                told = watched.admission.used(watched)
                 watched.used = None if kernel is None and not watched.admission.told else max(told, kernel or 0.0)
             self._thermometers.sample(now, self._loads())
             for name, watched in self._watched.items():
@@ -289,11 +307,13 @@ class Governor:
         if ticked is None or self._clock() - ticked <= SILENT:
             return True
         for watched in self._watched.values():
-            watched.admission.grant(min(watched.admission.duty, watched.control.blind_duty))
+            watched.grant(min(watched.admission.duty, watched.control.blind_duty))
         return False
 
     def close(self) -> None:
-        """Set back what was changed."""
+        """Set back what was changed; what it has granted counts no more."""
+        for watched in self._watched.values():
+            watched.close()
         if self.frequency is not None:
             self.frequency.close()
 
@@ -301,8 +321,10 @@ class Governor:
 
     def why(self, device: str) -> str:
         """Why a device may do what it may, with its temperature."""
-        sample, grant = self._samples.get(device), self._of(device).control.grant
-        return grant.why if sample is None else f"{sample.reading}; {grant.why}"
+        watched = self._of(device)
+        sample, grant = self._samples.get(device), watched.control.grant
+        why = grant.why if sample is None else f"{sample.reading}; {grant.why}"
+        return why + among_others(watched.admission, watched)
 
     @property
     def samples(self) -> Mapping[str, Sample]:
@@ -408,7 +430,7 @@ class Governor:
         # Where nobody tells what it does, it is taken to do all that it may: its heat is taken for its own.
         used = watched.admission.duty if watched.used is None else watched.used
         grant = watched.control.step(reading, used * self._clock_share(watched), passed, resolution)
-        watched.admission.grant(self._climb(now, watched, grant.duty))
+        watched.grant(self._climb(now, watched, grant.duty))
         if grant.state != before:
             self.events.append(Event(now, watched.device.name, before, grant.state, f"{reading}; {grant.why}"))
         return Sample(watched.device.name, reading, grant, watched.used, resolution)

@@ -104,9 +104,13 @@ def elsewhere(on_hot: OnHot, here: Worth, others: Sequence[Worth], *, stopped: b
     # What was measured and what was declared are not the same thing: like is compared with like.
     like = [other for other in open_ones if other.joules is not None and other.measured == here.measured]
     if here.joules is None or not like:
-        unknown = here.device if here.joules is None else ", ".join(other.device for other in open_ones)
+        others_named = ", ".join(other.device for other in open_ones)
+        unknown = f"unknown for {here.device if here.joules is None else others_named}"
+        if here.joules is not None and any(other.joules is not None for other in open_ones):
+            how = ("measured", "declared") if here.measured else ("declared", "measured")
+            unknown = f"{how[0]} for {here.device}, and {how[1]} or unknown for {others_named}"
         return "", (
-            f"on_hot='auto' cannot compare: joules of an item are unknown for {unknown} "
+            f"on_hot='auto' cannot compare: joules of an item are {unknown} "
             "(hetero bench measures them), so it stays and slows down"
         )
     best = min(like, key=lambda other: other.joules or 0.0)

@@ -7,6 +7,7 @@ thread, know nothing of the Runtime, so that one that is dropped without being c
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from hetero.backend import Device, Host
 from hetero.thermal.governor import SILENT, Governor
 from hetero.thermal.sampling import Sampler
 from hetero.thermal.settings import ThermalSettings
+from hetero.thermal.sharing import shared_admission
 
 
 class Listener(Protocol):
@@ -64,6 +66,7 @@ class Watch:
             frequency=settings.frequency,
             follow_power=settings.follow_power,
             clock=clock,
+            admission=functools.partial(shared_admission, host, clock),
         )
         self._devices = {device.name: device for device in devices}
         self._modelled = modelled

@@ -61,6 +61,19 @@ def test_explain_says_which_sensor_counts_and_what_the_kernel_does(line: Line, b
     assert "power: unknown; platform profile: none" in output
 
 
+def test_explain_says_from_what_auto_can_know_joules(line: Line, box: Box) -> None:  # noqa: F811
+    machine = box("phoenix")
+    line.backends = [reference("xrt", "npu")]
+    told = "what on_hot='auto' compares, joules of an item:\n  xrt: not measured: no power meter is on this machine; "
+    assert told + "nothing declared" in line("thermal", "--explain").stdout
+    zone = machine.sysroot.root / "sys/class/powercap/intel-rapl:0"
+    zone.mkdir(parents=True)
+    for file, content in (("name", "package-0"), ("energy_uj", "5"), ("max_energy_range_uj", "9000")):
+        (zone / file).write_text(f"{content}\n")
+    energy = line.json("thermal", "--explain")["devices"]["xrt"]["energy"]
+    assert energy.startswith("intel-rapl:0 package-0 (package) measures them: hetero bench, or in a pause; ")
+
+
 def test_of_equal_sensors_the_warmest_counts_and_the_others_say_so(line: Line, box: Box) -> None:  # noqa: F811
     box("rk3588")
     line.backends = [reference("cpu")]
