@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from hetero.graph.passes import fuse_activations, fuse_attention, fuse_linear, fuse_residuals, merge_linears
@@ -272,3 +275,83 @@ def test_keys_that_come_transposed_keep_the_split() -> None:
 
     graph = fused(fuse_attention, write)
     assert graph.count() == {"Reshape": 2, "Transpose": 2, "Attention": 1}
+
+
+LOWEST = float(np.finfo(np.float32).min)
+
+
+def chosen(build: Builder, low: float, *, scores_first: bool = True, added: int = 0, many: bool = False) -> str:
+    """Attention of q, k and v [2, 3, 5, 4] whose scores are replaced where a condition [5, 5] is not true."""
+    q, k, v = (build.input(name, 2, 3, 5, 4) for name in "qkv")
+    scores = build.op("MatMul", q, build.op("Transpose", k, perm=(0, 1, 3, 2)))
+    condition = build.op("Greater", build.input("seen", *((4, 1, 1, 5, 5) if many else (5, 5))), build.constant(-0.5))
+    ways = (scores, build.constant(low)) if scores_first else (build.constant(low), scores)
+    scores = build.op("Where", condition, *ways)
+    for place in range(added):
+        scores = build.op("Add", scores, build.input(f"mask{place}", 2, 1, 1, 5))
+    return build.op("MatMul", build.op("Softmax", scores, axis=-1), v)
+
+
+@pytest.mark.parametrize("low", [LOWEST, -np.inf])
+@pytest.mark.parametrize("scores_first", [True, False])
+@pytest.mark.parametrize("added", [0, 1, 3])
+def test_scores_that_where_replaces_have_a_mask(low: float, scores_first: bool, added: int) -> None:
+    graph = fused(fuse_attention, lambda build: chosen(build, low, scores_first=scores_first, added=added))
+    expected = {"Greater": 1, "Where": 1, "Attention": 1, **({"Add": added} if added else {})}
+    assert graph.count() == expected
+
+
+@pytest.mark.parametrize("change", [{"low": -100.0}, {"low": 0.0}, {"low": np.inf}, {"low": LOWEST, "many": True}])
+def test_a_replaced_score_that_a_sum_would_not_give_stays(change: dict[str, Any]) -> None:
+    build = Builder()
+    before = build.graph(chosen(build, **change))
+    assert "Attention" not in fuse_attention(before).count()
+
+
+def joined_heads(build: Builder, *, mask: tuple[int, ...] = (), wrong: bool = False, flat: bool = False) -> str:
+    """As `multi_head`, with batch and heads as one dimension, and the queries scaled before they are split."""
+
+    def split(value: str, length: int) -> str:
+        apart = build.op("Transpose", build.op("Reshape", value, shape=(2, length, 2, 4)), perm=(0, 2, 1, 3))
+        return build.op("Reshape", apart, shape=(4, length, 4))
+
+    q = split(build.op("Mul", build.input("q", 2, 5, 8), build.constant(0.5)), 5)
+    k, v = split(build.input("k", 2, 6, 8), 6), split(build.input("v", 2, 6, 8), 6)
+    scores = build.op("MatMul", q, build.op("Transpose", k, perm=(0, 2, 1)))
+    scores = build.op("Add", scores, build.input("mask", *mask)) if mask else scores
+    y = build.op("MatMul", build.op("Softmax", scores, axis=2), v)
+    y = build.op("Transpose", build.op("Reshape", y, shape=(1, 4, 5, 4) if wrong else (2, 2, 5, 4)), perm=(0, 2, 1, 3))
+    return build.op("Reshape", y, shape=(10, 8) if flat else (1, 5, 16) if wrong else (2, 5, 8))
+
+
+@pytest.mark.parametrize("mask", [(), (5, 6), (6,)])
+def test_heads_that_are_one_with_the_batch_go_into_the_attention(mask: tuple[int, ...]) -> None:
+    graph = fused(fuse_attention, lambda build: joined_heads(build, mask=mask))
+    assert graph.count() == {"Attention": 1}
+    assert graph.nodes[0].inputs[:3] == ("q", "k", "v")
+    assert graph.nodes[0].attributes == {"heads": 2, "scale": 0.5}
+
+
+def test_a_result_that_is_made_flat_keeps_one_reshape() -> None:
+    assert fused(fuse_attention, lambda build: joined_heads(build, flat=True)).count() == {"Attention": 1, "Reshape": 1}
+
+
+@pytest.mark.parametrize("change", [{"mask": (4, 1, 6)}, {"wrong": True}])
+def test_heads_that_are_not_those_of_the_attention_stay_split(change: dict[str, Any]) -> None:
+    graph = fused(fuse_attention, lambda build: joined_heads(build, **change))
+    assert graph.count()["Attention"] == 1
+    assert all(node.integer("heads") == 0 for node in graph.nodes)
+
+
+@pytest.mark.parametrize("perm", [(0, 2, 1), (0, 1, 2)])
+def test_keys_that_are_turned_with_batch_and_heads_as_one(perm: tuple[int, ...]) -> None:
+    def write(build: Builder) -> str:
+        q, k, v = (build.input(name, 2, 3, 5, 5) for name in "qkv")
+        keys = build.op("Transpose", build.op("Reshape", k, shape=(6, 5, 5)), perm=perm)
+        keys = build.op("Reshape", keys, shape=(2, 3, 5, 5))
+        scores = build.op("MatMul", q, build.op("Mul", keys, build.constant(0.5)))
+        return build.op("MatMul", build.op("Softmax", scores, axis=-1), v)
+
+    graph = fused(fuse_attention, write)
+    assert graph.count()["Attention"] == 1
+    assert ("Transpose" in graph.count()) == (perm != (0, 2, 1))
