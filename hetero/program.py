@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,10 @@ from typing import Any, Literal
 from hetero.cache import key_of, sha256_of
 from hetero.errors import Unsupported
 from hetero.tensors import Signature, TensorSpec
+
+
+LENGTHS = (1, 16, 1024)
+"""Sizes of dimensions of which nothing is known, to be tried one after the other: a model may refuse the shortest."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +123,12 @@ class Program:
         wanted = f"{kind} for {target}" if target else kind
         raise Unsupported(f"{self.name!r} has no artifact of kind {wanted}; it has {_kinds(self.artifacts)}")
 
-    def usual_shapes(self, sizes: Mapping[str, int] | None = None) -> dict[str, tuple[int, ...]]:
+    def usual_shapes(self, sizes: Mapping[str, int] | None = None, other: int = 1) -> dict[str, tuple[int, ...]]:
         """The shapes that the inputs usually have, by name.
 
         Args:
-            sizes: Of symbolic dimensions that have no usual size; 1 for the others.
+            sizes: Of symbolic dimensions that have no usual size.
+            other: Of dimensions of which nothing is known, but for the first of several, along which the items are: 1.
 
         Raises:
             Unsupported: An input's rank is unknown.
@@ -133,8 +138,25 @@ class Program:
         for spec in self.inputs:
             if spec.shape is None:
                 raise Unsupported(f"the input {spec.name!r} of {self.name!r} has no known rank")
-            shapes[spec.name] = tuple(dim if isinstance(dim, int) else known.get(dim or "", 1) for dim in spec.shape)
+            items = len(spec.shape) > 1
+            shapes[spec.name] = tuple(
+                dim if isinstance(dim, int) else known.get(dim or "", 1 if items and not axis else other)
+                for axis, dim in enumerate(spec.shape)
+            )
         return shapes
+
+    def shapes_to_try(self, sizes: Mapping[str, int] | None = None) -> Iterator[dict[str, tuple[int, ...]]]:
+        """The usual shapes; then longer ones, where nothing is known of lengths, and a model may refuse 1.
+
+        Args:
+            sizes: As of `usual_shapes`, which tells the errors too.
+        """
+        before: dict[str, tuple[int, ...]] = {}
+        for other in LENGTHS:
+            shapes = self.usual_shapes(sizes, other)
+            if shapes != before:
+                yield shapes
+            before = shapes
 
     def artifacts_of(self, kind: str, target: str | None = None) -> tuple[Artifact, ...]:
         """All artifacts of that kind (and target, when given): one for each set of shapes that it was compiled for.

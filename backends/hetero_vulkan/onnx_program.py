@@ -119,8 +119,7 @@ def load_onnx(
         min_cosine=made.precision.min_cosine,
     )
     try:
-        shapes = tuple(program.usual_shapes().items())
-        cut = executable.prepare(shapes)
+        shapes, cut = _prepare(executable, program)
         if executable.min_cosine is None and any(kind.dtype == HALF for kind in cut.whole.types.values()):
             executable.min_cosine = HALF_COSINE
         details |= _told(cut, shapes) | told_of_storage(made.precision, executable, cut, shapes)
@@ -128,6 +127,21 @@ def load_onnx(
         executable.close()
         raise
     return executable
+
+
+def _prepare(executable: GraphExecutable, program: Program) -> tuple[Shapes, Partition]:
+    """Ready for the first shapes that the model takes."""
+    refusal: Unsupported | None = None
+    for tried in program.shapes_to_try():
+        shapes = tuple(tried.items())
+        try:
+            return shapes, executable.prepare(shapes)
+        except Unsupported as error:
+            if not isinstance(error.__cause__, ProgramError):
+                raise
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
 
 
 def most_cost_of(physical: Physical) -> float | None:

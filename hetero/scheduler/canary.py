@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,21 +56,20 @@ class Answers(Protocol):
 
 
 def make_canary(program: Program, reference: Answers, rows: int = 1) -> Canary | None:
-    """A canary with the reference's answer; None when inputs of the program's form make it fail (lengths of 1).
+    """A canary with the reference's answer; None when inputs of the program's form make it fail.
 
     Args:
         program: What is asked.
         reference: Whose answer is right.
         rows: Of the leading dimension where that is free: as many as a launch takes, so that all of it is asked.
     """
-    inputs = canary_inputs(program, rows)
-    if inputs is None:
-        return None
-    try:
-        return Canary(inputs, dict(reference.answer(inputs)), program.tolerance or TOLERANCE)
-    except Exception as error:
-        _log.info("%s: no canary, the reference fails on it: %s", program.name, error)
-        return None
+    for inputs in _inputs_to_try(program, rows):
+        try:
+            return Canary(inputs, dict(reference.answer(inputs)), program.tolerance or TOLERANCE)
+        except Exception as error:
+            shapes = {name: array.shape for name, array in inputs.items()}
+            _log.info("%s: no canary of shapes %s, the reference fails on it: %s", program.name, shapes, error)
+    return None
 
 
 def compare(name: str, got: Array, expected: Array, tolerance: float, min_cosine: float | None = None) -> None:
@@ -129,22 +128,27 @@ def canary_inputs(program: Program, rows: int = 1) -> dict[str, Array] | None:
     Free dimensions have their usual size or that of a compiled artifact, as there are devices that take no other; else
     the dimension that every output begins with has `rows`, and others have size 1.
     """
-    if any(spec.shape is None for spec in program.inputs):
-        return None
-    rng = np.random.default_rng(0)
-    inputs: dict[str, Array] = {}
-    usual = program.usual_shapes(_leading(program, rows))
-    compiled = next((artifact.shapes for artifact in program.artifacts if artifact.shapes), {})
-    for spec in program.inputs:
-        shape = usual[spec.name] if program.sizes else compiled.get(spec.name, usual[spec.name])
-        inputs[spec.name] = _values(spec, shape, rng)
-    return inputs
+    return next(_inputs_to_try(program, rows), None)
 
 
 def inputs_of(program: Program, shapes: Sequence[tuple[int, ...]]) -> dict[str, Array]:
     """Inputs of these shapes, in the program's order, the same each time."""
     rng = np.random.default_rng(0)
     return {spec.name: _values(spec, shape, rng) for spec, shape in zip(program.inputs, shapes, strict=True)}
+
+
+def _inputs_to_try(program: Program, rows: int) -> Iterator[dict[str, Array]]:
+    """Of `canary_inputs`, and then longer ones; see `Program.shapes_to_try`."""
+    if any(spec.shape is None for spec in program.inputs):
+        return
+    compiled = next((artifact.shapes for artifact in program.artifacts if artifact.shapes), {})
+    for usual in program.shapes_to_try(_leading(program, rows)):
+        rng = np.random.default_rng(0)
+        inputs: dict[str, Array] = {}
+        for spec in program.inputs:
+            shape = usual[spec.name] if program.sizes else compiled.get(spec.name, usual[spec.name])
+            inputs[spec.name] = _values(spec, shape, rng)
+        yield inputs
 
 
 def _leading(program: Program, rows: int) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 from hetero.program import Program
-from hetero.scheduler.canary import canary_inputs
-from hetero.tensors import TensorSpec
+from hetero.scheduler.canary import canary_inputs, make_canary
+from hetero.tensors import Array, TensorSpec
 
 F32 = np.dtype(np.float32)
 
@@ -50,3 +51,32 @@ def test_no_other_dimension_is_touched(inputs: dict[str, Any], outputs: dict[str
 def test_a_usual_size_goes_before() -> None:
     form = replace(program({"x": ("n", 8)}, {"y": ("n", 8)}), sizes={"n": 3})
     assert shapes(form, 16) == {"x": (3, 8)}
+
+
+class Reference:
+    """Refuses signals of fewer than 400 samples, as a model of them does whose windows are as long."""
+
+    def __init__(self, least: int = 400) -> None:
+        self.least = least
+        self.asked: list[tuple[int, ...]] = []
+
+    def answer(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        self.asked.append(inputs["x"].shape)
+        if inputs["x"].shape[-1] < self.least:
+            raise ValueError("a window is larger than the signal")
+        return {"y": inputs["x"]}
+
+
+def test_a_model_that_refuses_short_signals_is_asked_of_longer_ones() -> None:
+    reference = Reference()
+    canary = make_canary(program({"x": ("batch", "samples")}, {"y": ("batch", "frames")}), reference)
+    assert canary is not None
+    assert canary.inputs["x"].shape == (1, 1024)
+    assert reference.asked == [(1, 1), (1, 16), (1, 1024)]
+
+
+def test_a_model_of_known_size_is_asked_once() -> None:
+    reference = Reference()
+    form = replace(program({"x": ("batch", "samples")}, {"y": ("batch", "frames")}), sizes={"samples": 300})
+    assert make_canary(form, reference) is None
+    assert reference.asked == [(1, 300)]

@@ -139,7 +139,7 @@ def test_an_exported_model_runs_on_the_cpu(name: str) -> None:
             compare(session.run(inputs).outputs, path, inputs)
 
 
-@pytest.mark.parametrize("name", ["ts-bert", "ts-mobilenet-v3"])
+@pytest.mark.parametrize("name", ["ts-bert", "ts-mobilenet-v3", "ts-wav2vec2"])
 def test_the_command_line_runs_an_exported_model(validated: bool, tmp_path: Path, name: str) -> None:
     path, sizes = path_of(name), CASES[name][0][0]
     inputs = inputs_of(path, sizes)
