@@ -265,7 +265,7 @@ class GraphExecutable(Executable):
                     self._cuts.popitem(last=False)
             self._cuts.move_to_end(shapes)
         if isinstance(found, Unsupported):
-            raise Unsupported(found.problem, fix=found.fix)
+            raise Unsupported(found.problem, fix=found.fix) from found.__cause__
         return found
 
 
