@@ -89,7 +89,7 @@ class OnnxOnGpu:
             # Whether it is broken for every device is for ONNX Runtime to say.
             raise Unsupported(f"{self._program.name!r}: {error.problem}", fix=error.fix) from error
         self._checked = True
-        return fuse(graph, activations=FUSED, residuals=True)
+        return fuse(graph, activations=FUSED, residuals=True, int8=True)
 
 
 def load_onnx(

@@ -9,6 +9,7 @@ import numpy as np
 
 from hetero.graph.elements import dtype_of
 from hetero.graph.importing import Importing, OnnxNode
+from hetero.graph.onnx_quantised import QUANTISED_RULES
 from hetero.graph.onnx_shapes import SHAPE_RULES
 from hetero.graph.onnx_windows import WINDOW_RULES
 from hetero.graph.ops.reduction import REDUCTIONS
@@ -213,6 +214,7 @@ def _trilu(importing: Importing, node: OnnxNode) -> None:
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAME, _same),
     **dict.fromkeys(REDUCTIONS, _reduce),
+    **QUANTISED_RULES,
     **SHAPE_RULES,
     **WINDOW_RULES,
     "ArgMax": _arg,

@@ -8,15 +8,21 @@ import numpy as np
 
 from hetero.errors import Unsupported
 from hetero.graph.node import Node
-from hetero_vulkan.nodes.lowering import FLOAT, Lowering, only, register
+from hetero_vulkan.nodes.lowering import BOOL, FLOAT, SMALL, Lowering, only, register
 from hetero_vulkan.ops.elementwise import binary, unary
 from hetero_vulkan.ops.rows import normalise, reduce
 from hetero_vulkan.ops.tensors import Tensor
 
-_REDUCTIONS = {"ReduceMax": "max", "ReduceMean": "mean", "ReduceMin": "min", "ReduceSum": "sum"}
+_REDUCTIONS = {"ReduceMax": "max", "ReduceMean": "mean", "ReduceMin": "min", "ReduceProd": "product", "ReduceSum": "sum"}
 
 
 def _reduce(work: Lowering, node: Node) -> None:
+    if work.type(node).dtype in (BOOL, *SMALL) and node.op in ("ReduceMax", "ReduceMin") and work.type(node).size:
+        # As floats, which are exact so far.
+        found = work.spare(work.output(node).shape)
+        work.add(reduce(work.device, _REDUCTIONS[node.op], work.input(node), found, node.integers("axes"), work.scratch))  # type: ignore[arg-type]
+        work.add(unary(work.device, "cast", found, work.output(node)))
+        return
     only(node, work.type(node), FLOAT)
     x, y = work.input(node), work.output(node)
     axes, device = node.integers("axes"), work.device

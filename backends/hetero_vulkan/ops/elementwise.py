@@ -43,6 +43,8 @@ UNARY = {
     "softplus": 26,
     "elu": 27,
     "affine": 28,
+    "signed_bits": 29,
+    "bits": 30,
 }
 """The numbers that the shader `unary` knows its functions by."""
 
@@ -52,6 +54,8 @@ PARAMETERS: dict[str, tuple[float, float]] = {
     "hard_sigmoid": (0.2, 0.5),
     "elu": (1.0, 0.0),
     "affine": (1.0, 0.0),
+    "signed_bits": (32.0, 0.0),
+    "bits": (32.0, 0.0),
 }
 """Functions with parameters, and what these are where none are given: the slope; the ends; slope and shift; ..."""
 
@@ -72,6 +76,8 @@ BINARY = {
     "and": 13,
     "or": 14,
     "xor": 15,
+    "mod": 16,
+    "fmod": 17,
 }
 """The numbers that the shader `binary` knows its functions by."""
 
@@ -86,7 +92,8 @@ def unary(
 
     Args:
         device: The device.
-        function: One of `UNARY`; `cast` changes the kind alone, `affine` is first * x + second.
+        function: One of `UNARY`; `cast` changes the kind alone, `affine` is first * x + second; of `i32` alone,
+            `signed_bits` and `bits` are the lower ones of so many bits.
         x: In order, of any kind.
         y: In order, of x's shape and any kind; to integers it is rounded towards 0, NaN becomes 0.
         parameters: Two, for those in `PARAMETERS`.
@@ -120,7 +127,8 @@ def binary(device: VulkanDevice, function: str, a: Tensor, b: Tensor, z: Tensor)
 
     Args:
         device: The device.
-        function: One of `BINARY`. Of two `i32`, all but `pow` are exact; division goes towards 0, by 0 gives 0.
+        function: One of `BINARY`. Of two `i32`, all but `pow` are exact; division goes towards 0, by 0 gives 0. `mod` is
+            of b's sign, `fmod` of a's.
         a: Of any kind and strides.
         b: Likewise.
         z: In order, of any kind; comparisons give 0 and 1.

@@ -1,6 +1,6 @@
 """The ops that a graph's nodes can be; `docs/graph.md` lists them with their attributes."""
 
-from hetero.graph.ops import convolution, elementwise, linear, movement, normalisation, reduction
+from hetero.graph.ops import convolution, elementwise, linear, movement, normalisation, quantisation, reduction
 from hetero.graph.ops.table import OPS, Op, evaluate_node, infer, op_of
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "movement",
     "normalisation",
     "op_of",
+    "quantisation",
     "reduction",
 ]

@@ -31,6 +31,23 @@ layout(push_constant) uniform Push {
 
 #define WHERE 20
 
+// Of a division: of the divisor's sign, or of the dividend's.
+float remainder_of(float a, float b, bool as_divisor) {
+    if (a != a || b != b || b == 0.0 || abs(a) == INFINITE) {
+        return NOT_A_NUMBER;
+    }
+    const float size = abs(b);
+    float left = abs(a);
+    if (size != INFINITE) {
+        // A quotient that is rounded may be one too large or too small.
+        left = fma(-size, trunc(left / size), left);
+        left += left < 0.0 ? size : 0.0;
+        left -= left >= size ? size : 0.0;
+    }
+    left = a < 0.0 ? -left : left;
+    return as_divisor && left != 0.0 && (left < 0.0) != (b < 0.0) ? left + b : left;
+}
+
 float of_floats(float a, float b) {
     switch (OPERATION) {
     case 0: return a + b;
@@ -49,6 +66,8 @@ float of_floats(float a, float b) {
     case 13: return a != 0.0 && b != 0.0 ? 1.0 : 0.0;
     case 14: return a != 0.0 || b != 0.0 ? 1.0 : 0.0;
     case 15: return (a != 0.0) != (b != 0.0) ? 1.0 : 0.0;
+    case 16: return remainder_of(a, b, true);
+    case 17: return remainder_of(a, b, false);
     }
     return 0.0;
 }
@@ -71,6 +90,13 @@ int of_ints(int a, int b) {
     case 13: return int(a != 0 && b != 0);
     case 14: return int(a != 0 || b != 0);
     case 15: return int((a != 0) != (b != 0));
+    case 16: case 17: {
+        if (b == 0 || b == -1) {
+            return 0;
+        }
+        const int left = a - a / b * b;
+        return OPERATION == 16 && left != 0 && (left < 0) != (b < 0) ? left + b : left;
+    }
     }
     return 0;
 }
