@@ -43,10 +43,11 @@ UNARY = {
     "softplus": 26,
     "elu": 27,
     "affine": 28,
-    "signed_bits": 29,
-    "bits": 30,
 }
 """The numbers that the shader `unary` knows its functions by."""
+
+WHOLE = {"signed_bits": 29, "bits": 30}
+"""Those of i32 alone: the lower bits, with their sign or without; how many is the first parameter."""
 
 PARAMETERS: dict[str, tuple[float, float]] = {
     "leaky_relu": (0.01, 0.0),
@@ -54,8 +55,6 @@ PARAMETERS: dict[str, tuple[float, float]] = {
     "hard_sigmoid": (0.2, 0.5),
     "elu": (1.0, 0.0),
     "affine": (1.0, 0.0),
-    "signed_bits": (32.0, 0.0),
-    "bits": (32.0, 0.0),
 }
 """Functions with parameters, and what these are where none are given: the slope; the ends; slope and shift; ..."""
 
@@ -92,8 +91,7 @@ def unary(
 
     Args:
         device: The device.
-        function: One of `UNARY`; `cast` changes the kind alone, `affine` is first * x + second; of `i32` alone,
-            `signed_bits` and `bits` are the lower ones of so many bits.
+        function: One of `UNARY`; or of `WHOLE`; `cast` changes the kind alone, `affine` is first * x + second.
         x: In order, of any kind.
         y: In order, of x's shape and any kind; to integers it is rounded towards 0, NaN becomes 0.
         parameters: Two, for those in `PARAMETERS`.
@@ -102,8 +100,10 @@ def unary(
         OptionError: No such function, or shapes that differ.
         Unsupported: They do not lie in order.
     """
-    if function not in UNARY:
-        raise OptionError(f"function {function!r}", fix=f"there are: {', '.join(UNARY)}")
+    if function not in UNARY and (function not in WHOLE or {x.kind, y.kind} != {"i32"}):
+        raise OptionError(
+            f"function {function!r} of {x.kind}", fix=f"there are: {', '.join(UNARY)}; of i32 {', '.join(WHOLE)}"
+        )
     if x.shape != y.shape:
         raise OptionError(f"{function} of {x.shape} to {y.shape}, expected the same shape")
     if not x.size:
@@ -114,7 +114,7 @@ def unary(
     local = lanes(device)
     pipeline = device.pipeline(
         "unary",
-        {"local_size_x": local, "OPERATION": UNARY[function], "FROM": CODES[x.kind], "TO": CODES[y.kind]},
+        {"local_size_x": local, "OPERATION": (UNARY | WHOLE)[function], "FROM": CODES[x.kind], "TO": CODES[y.kind]},
     )
     first, second = parameters or PARAMETERS.get(function, (0.0, 0.0))
     push = {"count": x.size, "x_offset": x.offset, "y_offset": y.offset, "first": first, "second": second}

@@ -36,13 +36,19 @@ float remainder_of(float a, float b, bool as_divisor) {
     if (a != a || b != b || b == 0.0 || abs(a) == INFINITE) {
         return NOT_A_NUMBER;
     }
-    const float size = abs(b);
     float left = abs(a);
-    if (size != INFINITE) {
-        // A quotient that is rounded may be one too large or too small.
-        left = fma(-size, trunc(left / size), left);
-        left += left < 0.0 ? size : 0.0;
-        left -= left >= size ? size : 0.0;
+    if (abs(b) != INFINITE && left >= abs(b)) {
+        // By whole numbers, some bits of the quotient after the other: one of floats is not exact.
+        const uvec2 bits = uvec2(floatBitsToUint(left), floatBitsToUint(abs(b)));
+        const uvec2 exponents = max(bits >> 23, uvec2(1));
+        const uvec2 digits = (bits & 0x7fffffu) | mix(uvec2(0), uvec2(0x800000u), greaterThanEqual(bits, uvec2(0x800000u)));
+        uint rest = digits.x % digits.y;
+        for (uint more = exponents.x - exponents.y; more > 0 && rest > 0;) {
+            const uint some = min(more, 8);
+            rest = (rest << some) % digits.y;
+            more -= some;
+        }
+        left = ldexp(float(rest), int(exponents.y) - 150);
     }
     left = a < 0.0 ? -left : left;
     return as_divisor && left != 0.0 && (left < 0.0) != (b < 0.0) ? left + b : left;
