@@ -25,7 +25,7 @@ GREATEST_HALF = 65504.0
 """What is finite and beyond it is stored as this number."""
 
 _WORDS = {"float32": 1, "int32": 1, "uint32": 1, "bool": 1, "int64": 2, "uint64": 2, "float64": 2}
-_WORDS .update({kind.name: 1 for kind in SMALL})
+_WORDS.update({kind.name: 1 for kind in SMALL})
 
 # What a row's statistics are made with, where a model computes them by nodes of their own.
 _REDUCTIONS = ("CumSum", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare")

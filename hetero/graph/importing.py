@@ -177,7 +177,11 @@ class Importing:
         made = Node(op, inputs, (result,), attributes, node.name)
         kind = infer(made, [self.types[value] if value else None for value in inputs])[0]
         self.types[result] = kind
-        if op != "DequantizeLinear" and kind.size <= _SMALL and all(value in self.constants for value in inputs if value):
+        if (
+            op != "DequantizeLinear"
+            and kind.size <= _SMALL
+            and all(value in self.constants for value in inputs if value)
+        ):
             arrays = [self.constants[value] if value else None for value in inputs]
             self.constants[result] = np.array(evaluate_node(made, arrays)[0], order="C")
         else:

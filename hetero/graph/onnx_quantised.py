@@ -8,8 +8,8 @@ import numpy as np
 
 from hetero.graph.elements import dtype_of
 from hetero.graph.importing import Importing, OnnxNode
-from hetero.graph.onnx_windows import window_of
 from hetero.graph.node import Attribute
+from hetero.graph.onnx_windows import window_of
 
 _WINDOW = ("auto_pad", "dilations", "kernel_shape", "pads", "strides", "group")
 
@@ -46,9 +46,7 @@ def _dequantize(importing: Importing, node: OnnxNode) -> None:
     given = node.get("output_dtype", 0)
     if given and dtype_of(given, f"the output of {node.name!r}") != importing.type_of(node, 1).dtype:
         raise node.refused("its result is of another type than its scale")
-    importing.emit(
-        node, "DequantizeLinear", importing.inputs(node), node.outputs[0], **_where(importing, node)
-    )
+    importing.emit(node, "DequantizeLinear", importing.inputs(node), node.outputs[0], **_where(importing, node))
 
 
 def _dynamic(importing: Importing, node: OnnxNode) -> None:

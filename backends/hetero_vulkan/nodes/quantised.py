@@ -71,7 +71,9 @@ def _terms(work: Lowering, node: Node, count: int) -> None:
         dtype = work.type(node, place).dtype
         most *= 255 if node.input(place + 2) or dtype == np.uint8 else 128
     if count * most > EXACT:
-        raise Unsupported(f"{node.op} of sums of {count} products, exact up to {EXACT // most}, is not computed on the device")
+        raise Unsupported(
+            f"{node.op} of sums of {count} products, exact up to {EXACT // most}, is not computed on the device"
+        )
 
 
 def _matmul(work: Lowering, node: Node) -> None:

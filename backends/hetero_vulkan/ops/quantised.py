@@ -45,7 +45,11 @@ def quantise(
         OptionError: Shapes or kinds that do not fit.
         Unsupported: They do not lie in order.
     """
-    if x.shape != y.shape or scale.kind != "f32" or (zero is not None and (zero.kind != "i32" or zero.size != scale.size)):
+    if (
+        x.shape != y.shape
+        or scale.kind != "f32"
+        or (zero is not None and (zero.kind != "i32" or zero.size != scale.size))
+    ):
         raise OptionError(
             f"{how} of {x.shape} to {y.shape} by scales of {scale.kind} {scale.shape}, expected the same shape, f32, "
             f"and as many i32"
@@ -59,7 +63,9 @@ def quantise(
     elif not block and scale.size == length:
         steps = (0, 1, 0)
     else:
-        raise OptionError(f"{how} of {x.shape} by scales {scale.shape} along axis {axis} in blocks of {block or length}")
+        raise OptionError(
+            f"{how} of {x.shape} by scales {scale.shape} along axis {axis} in blocks of {block or length}"
+        )
     if not x.size:
         return []
     if not all(each.contiguous for each in (x, scale, zero or scale)):

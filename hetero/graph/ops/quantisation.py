@@ -107,7 +107,7 @@ register("FakeQuantize", (2, 3), _infer_fake, _fake, flops=6)
 
 
 def _less_zero(x: Array, zero: Array | None, axis: int) -> Array:
-    """x as int32 without its zero point, which is one number or one for each place along an axis."""
+    """X as int32 without its zero point, which is one number or one for each place along an axis."""
     if zero is None:
         return x.astype(np.int32)
     spread = zero.reshape(()) if zero.size == 1 else zero

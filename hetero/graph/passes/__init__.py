@@ -39,7 +39,9 @@ __all__ = [
 ]
 
 
-def fuse(graph: Graph, *, merge: int = 0, activations: Collection[str] = (), residuals: bool = False, int8: bool = False) -> Graph:
+def fuse(
+    graph: Graph, *, merge: int = 0, activations: Collection[str] = (), residuals: bool = False, int8: bool = False
+) -> Graph:
     """The graph simplified, with `LayerNormalization`, `Gelu`, `Linear` and `Attention` for what they are made of.
 
     Args:

@@ -54,11 +54,17 @@ def _match_scaled(graph: Graph, node: Node) -> Change | None:
         width = graph.types[product.inputs[1]].shape[-1 if product.op == "MatMulInteger" else 0]
         if known.size == 1:
             scale = known.reshape(())
-        elif product.op == "MatMulInteger" and known.ndim and known.shape[-1] == known.size == width:
-            scale = known.reshape(width)
-        elif product.op == "ConvInteger" and known.size == width and known.shape[:1] == (width,) and known.ndim == _rank(graph, product) - 1:
-            scale = known.reshape(width)
-        elif product.op == "ConvInteger" and known.size == width and known.ndim == _rank(graph, product) and known.shape[1] == width:
+        elif (product.op == "MatMulInteger" and known.ndim and known.shape[-1] == known.size == width) or (
+            product.op == "ConvInteger"
+            and known.size == width
+            and known.shape[:1] == (width,)
+            and known.ndim == _rank(graph, product) - 1
+        ) or (
+            product.op == "ConvInteger"
+            and known.size == width
+            and known.ndim == _rank(graph, product)
+            and known.shape[1] == width
+        ):
             scale = known.reshape(width)
         else:
             continue
