@@ -42,7 +42,7 @@ def words_of(dtype: np.dtype[Any]) -> int:
 
 
 def on_device(kind: ValueType) -> ValueType:
-    """How an array lies on the device as it is: a bool is an int32, 0 or 1, small integers are; all else is as on the host."""
+    """How an array lies on the device as it is: a bool is an int32, 0 or 1, and so are small integers."""
     return ValueType(INT, kind.shape) if kind.dtype in (BOOL, *SMALL) else kind
 
 

@@ -159,7 +159,7 @@ class Importing:
         output: str | None = None,
         **attributes: Attribute,
     ) -> str:
-        """Add a node, or work its value out where it is known and small (not of quantised numbers: see `fuse_quantised`).
+        """Add a node, or work its value out where it is known and small; quantised numbers are `fuse_quantised`'s.
 
         Args:
             node: The model's node that it comes from.

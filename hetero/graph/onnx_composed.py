@@ -182,9 +182,9 @@ def _einsum(importing: Importing, node: OnnxNode) -> None:
     values = list(importing.inputs(node))
     sizes: dict[str, int] = {}
     for term, value in zip(terms, values, strict=True):
-        for letter, size in zip(term, importing.types[value].shape, strict=True):
-            if sizes.setdefault(letter, size) != size:
-                raise ValueError(f"{letter} is {sizes[letter]} and {size} in {node.get('equation', '')!r}")
+        for letter, count in zip(term, importing.types[value].shape, strict=True):
+            if sizes.setdefault(letter, count) != count:
+                raise ValueError(f"{letter} is {sizes[letter]} and {count} in {node.get('equation', '')!r}")
     if len(values) > 2 or any(len(set(term)) < len(term) for term in terms):
         raise node.refused("only products of up to two operands without diagonals are supported")
     for place, term in enumerate(terms):

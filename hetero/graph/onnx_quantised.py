@@ -92,8 +92,10 @@ def _conv_integer(importing: Importing, node: OnnxNode) -> None:
 def _dequantized(importing: Importing, node: OnnxNode, place: int, axis: int) -> str:
     """An input with its scale and zero point behind it, as floats."""
     x, scale, zero = (importing.name(node.inputs[place + i]) for i in range(3))
-    where = {} if importing.types[scale].size == 1 else {"axis": axis % importing.types[x].rank}
-    return importing.emit(node, "DequantizeLinear", (x, scale, zero), **where)
+    where: dict[str, Attribute] = {}
+    if importing.types[scale].size > 1:
+        where["axis"] = axis % importing.types[x].rank
+    return importing.emit(node, "DequantizeLinear", (x, scale, zero), None, **where)
 
 
 def _qlinear_matmul(importing: Importing, node: OnnxNode) -> None:

@@ -16,7 +16,7 @@ def _made(importing: Importing, node: OnnxNode, value: str, op: str, /, **attrib
     """An op of one input, worked out where that is known, however large it is: weights are rearranged once."""
     known = importing.constants.get(value)
     if known is None:
-        return importing.emit(node, op, (value,), **attributes)
+        return importing.emit(node, op, (value,), None, **attributes)
     (array,) = evaluate_node(Node(op, (value,), ("",), attributes, node.name), [known])
     return importing.constant(node, np.array(array, order="C"))
 
@@ -260,22 +260,23 @@ def _resized(
             value = importing.emit(node, "Interpolate", (value, *known), output, axis=axis)
 
 
-def _coordinates(node: OnnxNode, where: str, size: int, wanted: int, factor: float) -> Array:
+def _coordinates(node: OnnxNode, where: str, size: int, wanted: int, ratio: float) -> Array:
     """Where among the elements of an axis each of the wanted ones is."""
-    place = np.arange(wanted, dtype=np.float64)
-    if where == "align_corners" and wanted != round(factor * size, 3):
-        raise node.refused(f"{size} elements times {factor} with their corners aligned, which runtimes do not agree on")
+    # In float32, as other runtimes do: what is half-way between two elements must be so for all.
+    place, factor, half = np.arange(wanted, dtype=np.float32), np.float32(ratio), np.float32(0.5)
+    if where == "align_corners" and wanted != round(ratio * size, 3):
+        raise node.refused(f"{size} elements times {ratio:.4g} with their corners aligned, which runtimes do not agree on")
     if where == "align_corners":
-        return place * (size - 1) / (wanted - 1) if wanted > 1 else place
+        return place * np.float32(size - 1) / np.float32(wanted - 1) if wanted > 1 else place
     if where == "asymmetric":
         return place / factor
     if where == "half_pixel" or (where == "pytorch_half_pixel" and wanted > 1):
-        return np.asarray((place + 0.5) / factor - 0.5)
+        return np.asarray((place + half) / factor - half)
     if where == "pytorch_half_pixel":
         return place
     if where == "half_pixel_symmetric":
-        margin = size / 2 * (1 - wanted / (factor * size))
-        return np.asarray(margin + (place + 0.5) / factor - 0.5)
+        margin = np.float32(size / 2) * (1 - wanted / (factor * np.float32(size)))
+        return np.asarray(margin + (place + half) / factor - half)
     raise node.refused(f"the attribute coordinate_transformation_mode={where!r} is not supported")
 
 
@@ -302,6 +303,7 @@ def _taps(node: OnnxNode, places: Array, mode: str, size: int, factor: float) ->
         reach, curve = 2.0, lambda x: _cubic(x, steepness)
     else:
         raise node.refused(f"the mode {mode!r} is not known")
+    places = places.astype(np.float64)
     first = np.floor(places).astype(np.int64)
     start = math.floor(-reach / narrow) + 1
     offsets = np.arange(start, 2 - start)
@@ -314,7 +316,7 @@ def _taps(node: OnnxNode, places: Array, mode: str, size: int, factor: float) ->
 
 
 def _triangle(x: Array) -> Array:
-    return np.clip(1 - np.abs(x), 0, 1)
+    return np.asarray(np.clip(1 - np.abs(x), 0, 1))
 
 
 def _cubic(x: Array, a: float) -> Array:

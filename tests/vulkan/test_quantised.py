@@ -111,7 +111,7 @@ CASES = [
 ]
 
 STEPS = 0.03
-"""Of the largest value. A number near the middle between two integers may be rounded to the other one; what comes behind moves with it."""
+"""Of the largest value: a number near the middle between two integers may be rounded to the other one."""
 
 
 @pytest.mark.parametrize(("name", "how"), CASES)

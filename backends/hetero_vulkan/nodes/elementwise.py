@@ -145,7 +145,8 @@ def _of_longs(work: Lowering, node: Node, name: str) -> None:
 def _mod(work: Lowering, node: Node) -> None:
     only(node, work.type(node), FLOAT, INT, *SMALL)
     function = "fmod" if node.integer("fmod") else "mod"
-    work.add(binary(work.device, function, *work.inputs(node), work.output(node)))
+    a, b = work.inputs(node)
+    work.add(binary(work.device, function, a, b, work.output(node)))
 
 
 register(["Mod"], _mod)

@@ -9,10 +9,10 @@ import numpy as np
 from hetero.graph.node import Node
 from hetero_vulkan.nodes.lowering import BOOL, FLOAT, SMALL, Lowering, only, register
 from hetero_vulkan.ops.elementwise import binary, unary
-from hetero_vulkan.ops.rows import normalise, reduce
+from hetero_vulkan.ops.rows import Reduction, normalise, reduce
 from hetero_vulkan.ops.tensors import Tensor
 
-_REDUCTIONS = {
+_REDUCTIONS: dict[str, Reduction] = {
     "ReduceMax": "max",
     "ReduceMean": "mean",
     "ReduceMin": "min",
@@ -25,9 +25,8 @@ def _reduce(work: Lowering, node: Node) -> None:
     if work.type(node).dtype in (BOOL, *SMALL) and node.op in ("ReduceMax", "ReduceMin") and work.type(node).size:
         # As floats, which are exact so far.
         found = work.spare(work.output(node).shape)
-        work.add(
-            reduce(work.device, _REDUCTIONS[node.op], work.input(node), found, node.integers("axes"), work.scratch)
-        )  # type: ignore[arg-type]
+        how = _REDUCTIONS[node.op]
+        work.add(reduce(work.device, how, work.input(node), found, node.integers("axes"), work.scratch))
         work.add(unary(work.device, "cast", found, work.output(node)))
         return
     only(node, work.type(node), FLOAT)
@@ -44,7 +43,7 @@ def _reduce(work: Lowering, node: Node) -> None:
     root = node.op == "ReduceL2"
     target = work.spare(y.shape) if root else y
     how = _REDUCTIONS.get(node.op, "sum")
-    work.add(reduce(device, how, x, target, axes, work.scratch))  # type: ignore[arg-type]
+    work.add(reduce(device, how, x, target, axes, work.scratch))
     if root:
         work.add(unary(device, "sqrt", target, y))
 

@@ -127,8 +127,8 @@ def binary(device: VulkanDevice, function: str, a: Tensor, b: Tensor, z: Tensor)
 
     Args:
         device: The device.
-        function: One of `BINARY`. Of two `i32`, all but `pow` are exact; division goes towards 0, by 0 gives 0. `mod` is
-            of b's sign, `fmod` of a's.
+        function: One of `BINARY`. Of two `i32`, all but `pow` are exact; division goes towards 0, by 0 gives 0.
+            `mod` is of b's sign, `fmod` of a's.
         a: Of any kind and strides.
         b: Likewise.
         z: In order, of any kind; comparisons give 0 and 1.

@@ -40,8 +40,8 @@ def interpolate(
     kinds = (places.kind, weights.kind) == ("i32", "f32") and {x.kind, y.kind} <= {"f32", "f16"}
     if y.shape != expected or len(places.shape) != 2 or places.shape != weights.shape or not kinds:
         raise OptionError(
-            f"{x.kind} {x.shape} by {places.kind} {places.shape} and {weights.kind} {weights.shape} along axis {axis} to "
-            f"{y.kind} {y.shape}, expected {expected}, places of i32 and weights of f32"
+            f"{x.kind} {x.shape} by {places.kind} {places.shape} and {weights.kind} {weights.shape} along axis {axis} "
+            f"to {y.kind} {y.shape}, expected {expected}, places of i32 and weights of f32"
         )
     if not y.size:
         return []
@@ -122,8 +122,8 @@ def _check(large: Tensor, indices: Tensor, small: Tensor, whole: Sequence[int], 
     )
     if not fits or indices.kind != "i32" or small.shape != expected or small.kind != large.kind:
         raise OptionError(
-            f"{indices.kind} {indices.shape} of axis {axis} of {large.kind} {large.shape} for {small.kind} {small.shape}, "
-            f"expected i32, at most as many elsewhere, and {expected}"
+            f"{indices.kind} {indices.shape} of axis {axis} of {large.kind} {large.shape} for {small.kind} "
+            f"{small.shape}, expected i32, at most as many elsewhere, and {expected}"
         )
     if SIZES[large.kind] != 4:
         raise Unsupported(f"single elements of {large.kind}", fix="use f32 or i32")

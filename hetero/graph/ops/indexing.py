@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hetero.errors import InputError
@@ -68,10 +70,9 @@ def _scatter(node: Node, arrays: Arrays) -> Array:
     x, indices, updates = (given(array) for array in arrays)
     axis = node.integer("axis") % x.ndim
     found = _indices(node, indices, x.shape[axis])
-    places = tuple(
-        found if place == axis else grid for place, grid in enumerate(np.indices(indices.shape, sparse=True))
-    )
-    result = x.copy()
+    grids: Sequence[Array] = np.indices(indices.shape, sparse=True)
+    places = tuple(found if place == axis else grid for place, grid in enumerate(grids))
+    result = np.array(x)
     together = _REDUCTIONS[node.text("reduction", "none")]
     if together is None:
         result[places] = updates
@@ -80,8 +81,9 @@ def _scatter(node: Node, arrays: Arrays) -> Array:
     return result
 
 
-#: Inputs x, indices of x's rank, updates of their shape: x with y[o, indices[o, i, r], r] = updates[o, i, r]. Attributes:
-#: `axis`; `reduction`, how an update and what is there go together: none (it takes the place), add, mul, max, min.
+#: Inputs x, indices of x's rank, updates of their shape: x with y[o, indices[o, i, r], r] = updates[o, i, r].
+#: Attributes: `axis`; `reduction`, how an update and what is there go together: none (it takes the place), add, mul,
+#: max, min.
 register("ScatterElements", 3, _infer_scatter, _scatter)
 
 

@@ -20,10 +20,8 @@ def _check_scale(node: Node, x: ValueType, scale: ValueType, zero: ValueType | N
     if scale.size == 1 and scale.rank < 2:
         return
     axis, block = axis_of(node, node.integer("axis", 1), x.rank), node.integer("block")
-    if block:
-        expected = (*x.shape[:axis], -(-x.shape[axis] // block), *x.shape[axis + 1 :])
-    else:
-        expected = (x.shape[axis],)
+    blocks = (*x.shape[:axis], -(-x.shape[axis] // block), *x.shape[axis + 1 :]) if block else ()
+    expected = blocks if block else (x.shape[axis],)
     if scale.shape != expected:
         raise node.broken(f"scale {scale} for {x} along axis {axis}, expected {list(expected)}")
 
@@ -63,9 +61,9 @@ def _quantize(node: Node, arrays: Arrays) -> Array:
     return _quantized(node, arrays).astype(node.text("to", "uint8"))
 
 
-#: Inputs x, scale, zero point (optional): round(x / scale) + zero point, saturated. Attributes: `to`, numpy's name of the
-#: dtype; `axis`, along which scale and zero point are [size] unless they are one number; `block`: so many elements along
-#: the axis have one scale, which has x's rank then (0: not).
+#: Inputs x, scale, zero point (optional): round(x / scale) + zero point, saturated. Attributes: `to`, numpy's name of
+#: the dtype; `axis`, along which scale and zero point are [size] unless they are one number; `block`: so many elements
+#: along the axis have one scale, which has x's rank then (0: not).
 register("QuantizeLinear", (2, 3), _infer_quantize, _quantize, flops=4)
 
 
@@ -169,11 +167,11 @@ def _conv(node: Node, arrays: Arrays) -> Array:
     order = (0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank))
     columns = seen.transpose(order).reshape(x.shape[0], group, -1, math.prod(places))
     rows = weight.reshape(group, weight.shape[0] // group, -1)
-    return np.matmul(rows, columns).reshape(x.shape[0], weight.shape[0], *places)
+    return np.asarray(np.matmul(rows, columns)).reshape(x.shape[0], weight.shape[0], *places)
 
 
-#: Inputs x, weight of int8 or uint8, and their zero points (optional): one number, and one number or [m]. Attributes as of
-#: `Conv`; the result is int32.
+#: Inputs x, weight of int8 or uint8, and their zero points (optional): one number, and one number or [m]. Attributes as
+#: of `Conv`; the result is int32.
 register(
     "ConvInteger",
     (2, 4),

@@ -14,8 +14,8 @@ from hetero.graph.passes.tidy import drop_dead, drop_repeated
 def fuse_quantised(graph: Graph, *, int8: bool = False) -> Graph:
     """With `FakeQuantize` and products of floats for what quantised models are made of, and known values as floats.
 
-    `QuantizeLinear` and `DequantizeLinear` behind it are `FakeQuantize`; `MatMulInteger` and `ConvInteger` that are cast
-    to floats and scaled are `MatMul` and `Conv`. What they give differs by rounding alone.
+    `QuantizeLinear` and `DequantizeLinear` behind it are `FakeQuantize`; `MatMulInteger` and `ConvInteger` that are
+    cast to floats and scaled are `MatMul` and `Conv`. What they give differs by rounding alone.
 
     Args:
         graph: What to change.
@@ -34,7 +34,7 @@ _FLOAT = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 
 
 def _match_scaled(graph: Graph, node: Node) -> Change | None:
-    """The scale of the integers on the left times a known one, which multiplies a product: each goes to its own side."""
+    """A product times the scale of the integers on its left and a known one: each goes to its own side."""
     if node.op != "Mul":
         return None
     for value, scales in (node.inputs, node.inputs[::-1]):
@@ -51,29 +51,22 @@ def _match_scaled(graph: Graph, node: Node) -> Change | None:
         known = graph.constants.get(other)
         if own not in both.inputs or known is None or graph.types[own].size != 1:
             continue
-        width = graph.types[product.inputs[1]].shape[-1 if product.op == "MatMulInteger" else 0]
-        if known.size == 1:
-            scale = known.reshape(())
-        elif (product.op == "MatMulInteger" and known.ndim and known.shape[-1] == known.size == width) or (
-            product.op == "ConvInteger"
-            and known.size == width
-            and known.shape[:1] == (width,)
-            and known.ndim == _rank(graph, product) - 1
-        ) or (
-            product.op == "ConvInteger"
-            and known.size == width
-            and known.ndim == _rank(graph, product)
-            and known.shape[1] == width
-        ):
-            scale = known.reshape(width)
-        else:
-            continue
-        return _floating(graph, product, node, own, scale)
+        scale = _per_output(graph, product, known)
+        if scale is not None:
+            return _floating(graph, product, node, own, scale)
     return None
 
 
-def _rank(graph: Graph, node: Node) -> int:
-    return graph.types[node.output].rank
+def _per_output(graph: Graph, product: Node, scale: Array) -> Array | None:
+    """A known scale as one number, or one for each column or channel of a product; None where it is another."""
+    if scale.size == 1:
+        return scale.reshape(())
+    kind = graph.types[product.output]
+    axis = kind.rank - 1 if product.op == "MatMulInteger" else 1
+    if scale.ndim > kind.rank:
+        return None
+    whole = (1,) * (kind.rank - scale.ndim) + scale.shape
+    return scale.reshape(-1) if whole[axis] == scale.size == kind.shape[axis] else None
 
 
 def _match_cast(graph: Graph, node: Node) -> Change | None:
