@@ -265,7 +265,9 @@ def _coordinates(node: OnnxNode, where: str, size: int, wanted: int, ratio: floa
     # In float32, as other runtimes do: what is half-way between two elements must be so for all.
     place, factor, half = np.arange(wanted, dtype=np.float32), np.float32(ratio), np.float32(0.5)
     if where == "align_corners" and wanted != round(ratio * size, 3):
-        raise node.refused(f"{size} elements times {ratio:.4g} with their corners aligned, which runtimes do not agree on")
+        raise node.refused(
+            f"{size} elements times {ratio:.4g} with their corners aligned, which runtimes do not agree on"
+        )
     if where == "align_corners":
         return place * np.float32(size - 1) / np.float32(wanted - 1) if wanted > 1 else place
     if where == "asymmetric":
