@@ -269,9 +269,9 @@ def _coordinates(node: OnnxNode, where: str, size: int, wanted: int, ratio: floa
             f"{size} elements times {ratio:.4g} with their corners aligned, which runtimes do not agree on"
         )
     if where == "align_corners":
-        return place * np.float32(size - 1) / np.float32(wanted - 1) if wanted > 1 else place
+        return np.asarray(place * np.float32(size - 1) / np.float32(max(1, wanted - 1)))
     if where == "asymmetric":
-        return place / factor
+        return np.asarray(place / factor)
     if where == "half_pixel" or (where == "pytorch_half_pixel" and wanted > 1):
         return np.asarray((place + half) / factor - half)
     if where == "pytorch_half_pixel":
