@@ -30,6 +30,12 @@ _MOST_COST = {"integrated": 2e10, "virtual": 2e10, "discrete": 2e11}
 """Floating-point operations of a submission: a fraction of a second, where watchdogs of drivers wait for some."""
 
 
+_ROUNDING = ("FakeQuantize", "QuantizeLinear")
+
+_ROUNDED_COSINE = 0.99
+"""With the CPU's answer, of a quantised model: runtimes that put operators together round to other integers."""
+
+
 class OnnxOnGpu:
     """An ONNX program, read for a device; usually made by `load_onnx`.
 
@@ -90,7 +96,7 @@ class OnnxOnGpu:
             # Whether it is broken for every device is for ONNX Runtime to say.
             raise Unsupported(f"{self._program.name!r}: {error.problem}", fix=error.fix) from error
         self._checked = True
-        return fuse(graph, activations=FUSED, residuals=True)
+        return fuse(graph, activations=FUSED, residuals=True, int8=True)
 
 
 def load_onnx(
@@ -120,7 +126,10 @@ def load_onnx(
     )
     try:
         shapes, cut = _prepare(executable, program)
-        if executable.min_cosine is None and any(kind.dtype == HALF for kind in cut.whole.types.values()):
+        rounded = any(node.op in _ROUNDING for node in cut.whole.nodes)
+        if rounded and (executable.min_cosine is None or executable.min_cosine > _ROUNDED_COSINE):
+            executable.min_cosine = _ROUNDED_COSINE
+        elif executable.min_cosine is None and any(kind.dtype == HALF for kind in cut.whole.types.values()):
             executable.min_cosine = HALF_COSINE
         details |= _told(cut, shapes) | told_of_storage(made.precision, executable, cut, shapes)
     except BaseException:

@@ -18,10 +18,14 @@ from hetero_vulkan.precision import Precision
 
 FLOAT, HALF, INT, BOOL, LONG = (np.dtype(kind) for kind in ("float32", "float16", "int32", "bool", "int64"))
 
+SMALL = tuple(np.dtype(kind) for kind in ("int8", "uint8", "int16", "uint16"))
+"""Integers that lie on the device as int32."""
+
 GREATEST_HALF = 65504.0
 """What is finite and beyond it is stored as this number."""
 
 _WORDS = {"float32": 1, "int32": 1, "uint32": 1, "bool": 1, "int64": 2, "uint64": 2, "float64": 2}
+_WORDS.update({kind.name: 1 for kind in SMALL})
 
 # What a row's statistics are made with, where a model computes them by nodes of their own.
 _REDUCTIONS = ("CumSum", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare")
@@ -38,8 +42,8 @@ def words_of(dtype: np.dtype[Any]) -> int:
 
 
 def on_device(kind: ValueType) -> ValueType:
-    """How an array lies on the device as it is: a bool is an int32, 0 or 1; all else is as on the host."""
-    return ValueType(INT, kind.shape) if kind.dtype == BOOL else kind
+    """How an array lies on the device as it is: a bool is an int32, 0 or 1, and so are small integers."""
+    return ValueType(INT, kind.shape) if kind.dtype in (BOOL, *SMALL) else kind
 
 
 def tensor_of(buffer: Buffer, kind: ValueType) -> Tensor:
@@ -131,6 +135,8 @@ def quantised(matrix: Array) -> tuple[Array, Array]:
 
 def kind_of_matrix(matrix: Array, precision: Precision) -> Kind:
     """How a known matrix `[k, n]` of a product is stored."""
+    if matrix.dtype == np.int8:
+        return "i8"
     if precision.weights == "i8" and matrix.shape[0] >= _LEAST_ROWS and np.isfinite(matrix).all():
         return "i8"
     return "f16" if matrix.dtype == HALF or precision.values == "f16" else "f32"

@@ -71,10 +71,10 @@ class Weights:
         return tensor_of(buffer, kind)
 
     def matrix(self, array: Array, kind: Kind, packed: bool) -> Matrix:
-        """A matrix `[k, n]` of floats for products, made when it is first asked for; only what is made of it is kept.
+        """A matrix `[k, n]` for products, made when it is first asked for; only what is made of it is kept.
 
         Args:
-            array: It, float32 or float16.
+            array: It, float32 or float16; or int8, whose scales are the caller's affair.
             kind: How it is stored; `i8` has a scale for each column.
             packed: Packed, for the family `subgroup`.
 
@@ -89,14 +89,15 @@ class Weights:
         scales = (digest, "scales", kind)
         with self._lock:
             if form not in self._kept:
-                data, columns = quantised(array) if kind == "i8" else (_as(array, kind), None)
+                given = array.dtype == np.int8
+                data, columns = quantised(array) if kind == "i8" and not given else (_as(array, kind), None)
                 if columns is not None and scales not in self._kept:
                     self._kept[scales] = self._copied(columns, columns.nbytes)
                 data = np.ascontiguousarray(data)
                 nbytes = max(4, 4 * words(data.size, kind))
                 self._kept[form] = self._packed(data, shape, kind) if packed else self._copied(data, nbytes)
             buffer = self._kept[form]
-            scale = Tensor(self._kept[scales], (n,)) if kind == "i8" else None
+            scale = Tensor(self._kept[scales], (n,)) if scales in self._kept else None
         whole = Tensor(buffer, shape, kind)
         return Matrix(Packed(whole, n, k) if packed else whole, scale)
 
@@ -145,6 +146,8 @@ class Weights:
 
 
 def _as(array: Array, kind: Kind) -> Array:
+    if kind == "i8":
+        return array
     return halves(array) if kind == "f16" else array.astype(np.float32, copy=False)
 
 

@@ -159,7 +159,7 @@ class Importing:
         output: str | None = None,
         **attributes: Attribute,
     ) -> str:
-        """Add a node, or work its value out where it is known and small.
+        """Add a node, or work its value out where it is known and small; quantised numbers are `fuse_quantised`'s.
 
         Args:
             node: The model's node that it comes from.
@@ -177,7 +177,11 @@ class Importing:
         made = Node(op, inputs, (result,), attributes, node.name)
         kind = infer(made, [self.types[value] if value else None for value in inputs])[0]
         self.types[result] = kind
-        if kind.size <= _SMALL and all(value in self.constants for value in inputs if value):
+        if (
+            op != "DequantizeLinear"
+            and kind.size <= _SMALL
+            and all(value in self.constants for value in inputs if value)
+        ):
             arrays = [self.constants[value] if value else None for value in inputs]
             self.constants[result] = np.array(evaluate_node(made, arrays)[0], order="C")
         else:

@@ -9,7 +9,11 @@ import numpy as np
 
 from hetero.graph.elements import dtype_of
 from hetero.graph.importing import Importing, OnnxNode
+from hetero.graph.onnx_composed import COMPOSED_RULES
+from hetero.graph.onnx_indexing import INDEXING_RULES
+from hetero.graph.onnx_quantised import QUANTISED_RULES
 from hetero.graph.onnx_shapes import SHAPE_RULES
+from hetero.graph.onnx_upsampling import UPSAMPLING_RULES
 from hetero.graph.onnx_windows import WINDOW_RULES
 from hetero.graph.ops.reduction import REDUCTIONS
 
@@ -213,7 +217,11 @@ def _trilu(importing: Importing, node: OnnxNode) -> None:
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_SAME, _same),
     **dict.fromkeys(REDUCTIONS, _reduce),
+    **COMPOSED_RULES,
+    **INDEXING_RULES,
+    **QUANTISED_RULES,
     **SHAPE_RULES,
+    **UPSAMPLING_RULES,
     **WINDOW_RULES,
     "ArgMax": _arg,
     "ArgMin": _arg,

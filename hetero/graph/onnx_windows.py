@@ -10,8 +10,12 @@ from hetero.graph.importing import Importing, OnnxNode
 _WINDOW = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
 
 
-def _window(importing: Importing, node: OnnxNode, kernel: Sequence[int]) -> dict[str, Any]:
-    """Strides, dilations and pads, all written out."""
+def window_of(importing: Importing, node: OnnxNode, kernel: Sequence[int]) -> dict[str, Any]:
+    """Strides, dilations and pads of a window over the first input, all written out.
+
+    Raises:
+        Unsupported: An `auto_pad` that is not known.
+    """
     sizes = importing.type_of(node).shape[2:]
     strides = tuple(node.get("strides", ())) or (1,) * len(kernel)
     dilations = tuple(node.get("dilations", ())) or (1,) * len(kernel)
@@ -37,7 +41,7 @@ def _conv(importing: Importing, node: OnnxNode) -> None:
     kernel = importing.type_of(node, 1).shape[2:]
     if tuple(node.get("kernel_shape", kernel)) != kernel:
         raise ValueError(f"kernel_shape {node.get('kernel_shape', ())} for a weight of {list(kernel)}")
-    window = _window(importing, node, kernel)
+    window = window_of(importing, node, kernel)
     importing.emit(node, "Conv", importing.inputs(node), node.outputs[0], group=node.get("group", 1), **window)
 
 
@@ -51,7 +55,7 @@ def _pool(importing: Importing, node: OnnxNode) -> None:
     else:
         # The order in memory concerns only the second output, which is not supported.
         node.only(*_WINDOW, "ceil_mode", "storage_order")
-    window = _window(importing, node, kernel)
+    window = window_of(importing, node, kernel)
     importing.emit(node, node.op, importing.inputs(node), node.outputs[0], kernel_shape=kernel, **window, **more)
 
 

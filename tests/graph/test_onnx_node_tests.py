@@ -23,7 +23,8 @@ _REFUSALS = (
     r"^Dropout .* is in training mode",
     r"^(If|Range) .* must be constant",
     r"^SpaceToDepth .* the mode CRD",
-    r"^GatherElements .* the operator is not supported",
+    r"^Einsum .* without diagonals",
+    r"^Resize .*(tf_crop_and_resize|corners aligned)",
     r"is no tensor",
     r"is of opset 1,",
 )
@@ -92,5 +93,5 @@ def test_onnx_s_own_tests_of_every_imported_operator_pass(capsys: pytest.Capture
         told = ", ".join(f"{count} {what}" for what, count in counts.items())
         print(f"\nONNX {onnx.__version__}'s tests: {told}")  # noqa: T201
     assert not failures, "\n".join(failures)
-    # 899 with onnx 1.23; far fewer would mean that the cases were not found, or are refused.
-    assert counts["passed"] > 800
+    # 1101 with onnx 1.23; far fewer would mean that the cases were not found, or are refused.
+    assert counts["passed"] > 1050

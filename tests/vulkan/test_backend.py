@@ -199,12 +199,12 @@ def test_a_model_that_the_device_does_not_do_goes_on_to_the_cpu_and_says_why(
 ) -> None:
     runtime = make_runtime(lambda host: make_backend(host), CpuBackend)
     assert next(device.name for device in runtime.devices) == "vulkan:0"
-    node = helper.make_node("Mod", ["x", "x"], ["y"], fmod=1)
-    session = runtime.load(save(tmp_path / "rest.onnx", [node], [tensor("x", (4,))], [tensor("y", (4,))]))
+    node = helper.make_node("Cast", ["x"], ["y"], to=helper.np_dtype_to_tensor_dtype(np.dtype(np.float64)))
+    session = runtime.load(save(tmp_path / "wide.onnx", [node], [tensor("x", (4,))], [tensor("y", (4,), np.float64)]))
     result = session.run({"x": np.ones(4, np.float32)})
     assert result.record.device == "cpu"
     (refused,) = [candidate for candidate in session.explain().candidates if candidate.device == "vulkan:0"]
-    assert "Mod (no shader does it)" in str(refused)
+    assert "Cast (float32 is not made float64 on the device)" in str(refused)
 
 
 def test_a_model_runs_on_the_device_through_a_runtime(

@@ -140,9 +140,11 @@ def test_an_output_is_written_to_the_caller_s_array(load: Load, program: Program
 
 
 def test_a_model_of_nothing_that_the_device_does_is_refused_in_both_ways(load: Load, tmp_path: Path) -> None:
-    node = helper.make_node("Mod", ["x", "x"], ["y"], fmod=1)
-    file = save(tmp_path / "m.onnx", [node], [tensor("x", (3, 8))], [tensor("y", (3, 8))])
-    with pytest.raises(Unsupported, match=r"vulkan:0 does not run 1 of the 1 nodes .*Mod \(no shader") as caught:
+    node = helper.make_node("ScatterElements", ["x", "places", "x"], ["y"], reduction="add")
+    places = np.zeros((3, 8), np.int64)
+    file = save(tmp_path / "m.onnx", [node], [tensor("x", (3, 8))], [tensor("y", (3, 8))], known(places=places))
+    refusal = r"vulkan:0 does not run 1 of the 1 nodes .*ScatterElements \(.* with the reduction add is not computed"
+    with pytest.raises(Unsupported, match=refusal) as caught:
         load(open_onnx(file))
     assert "partition=allow" in caught.value.fix
     with pytest.raises(Unsupported, match="has nothing for vulkan:0 to do"):
@@ -152,13 +154,14 @@ def test_a_model_of_nothing_that_the_device_does_is_refused_in_both_ways(load: L
 def test_what_the_device_does_not_do_runs_on_the_host_where_that_is_allowed(load: Load, tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Exp", ["x"], ["e"]),
-        helper.make_node("Mod", ["e", "two"], ["c"], fmod=1),
+        helper.make_node("ScatterElements", ["e", "places", "e"], ["c"], reduction="add"),
         helper.make_node("Tanh", ["c"], ["y"]),
     ]
-    two = np.array(2, np.float32)
-    file = save(tmp_path / "m.onnx", nodes, [tensor("x", (3, 8))], [tensor("y", (3, 8))], known(two=two))
+    places = np.arange(24).reshape(3, 8) % 3
+    file = save(tmp_path / "m.onnx", nodes, [tensor("x", (3, 8))], [tensor("y", (3, 8))], known(places=places))
     executable = load(open_onnx(file), partition="allow")
-    assert executable.details["on the host"] == "Mod 1 (no shader does it)"
+    reason = "ScatterElements with the reduction add is not computed on the device"
+    assert executable.details["on the host"] == f"ScatterElements 1 ({reason})"
     assert executable.details["parts"] == "3"
     check(executable, open_onnx(file), x=rows(3))
 

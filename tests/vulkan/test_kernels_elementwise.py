@@ -113,6 +113,27 @@ def test_integers_are_exact_and_floats_are_cut_to_them(device: VulkanDevice) -> 
             np.testing.assert_array_equal(answer, expected)
 
 
+def test_small_integers_are_the_lower_bits(device: VulkanDevice) -> None:
+    x = np.array([127, 128, -129, 255, 256, -1, 70000], np.int32)
+    with bench(device) as on:
+        y = on.empty(x.shape, "i32")
+        for function, dtype in (("signed_bits", np.int8), ("bits", np.uint8), ("bits", np.uint16)):
+            steps = unary(device, function, on.put(x), y, (8.0 * np.dtype(dtype).itemsize, 0.0))
+            np.testing.assert_array_equal(on.answer(steps, y), x.astype(dtype))
+        with pytest.raises(OptionError, match="'bits' of f32"):
+            unary(device, "bits", on.put(x.astype(np.float32)), y)
+
+
+def test_remainders_of_integers_have_the_sign_of_either(device: VulkanDevice) -> None:
+    a, b = (
+        x.ravel().copy() for x in np.meshgrid(np.arange(-9, 10, dtype=np.int32), np.array([-4, -1, 1, 3, 7], np.int32))
+    )
+    with bench(device) as on:
+        z = on.empty(a.shape, "i32")
+        for function, exact in {"mod": np.mod, "fmod": np.fmod}.items():
+            np.testing.assert_array_equal(on.answer(binary(device, function, on.put(a), on.put(b), z), z), exact(a, b))
+
+
 EXACT_TWO = {
     "add": np.add,
     "sub": np.subtract,
@@ -130,6 +151,8 @@ EXACT_TWO = {
     "and": np.logical_and,
     "or": np.logical_or,
     "xor": np.logical_xor,
+    "mod": np.mod,
+    "fmod": np.fmod,
 }
 
 

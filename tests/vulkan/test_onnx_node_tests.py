@@ -28,7 +28,8 @@ TIMEOUT = 60.0
 
 # Its nodes round 1 + exp(x) to a multiple of 1.2e-7 and multiply what is left by up to 10: an exp that is off by its
 # last bit, as Vulkan and numpy's own versions allow, moves the answer by so much.
-ILL_CONDITIONED = {"test_mish_expanded": 1.3e-6}
+# Without it being expanded, that is so of tanh.
+ILL_CONDITIONED = {"test_mish": 1.3e-6, "test_mish_expanded": 1.3e-6}
 
 # Of float16: the cases' answers were rounded to it after each step, the device's only where values are stored.
 HALF_STEPS = 2.0**-10
@@ -192,8 +193,8 @@ def test_onnx_s_own_tests_of_what_is_claimed_pass(
     assert not outcome.failures, "\n".join(outcome.failures)
     unknown = [reason for reason in outcome.reasons if not any(known in reason for known in REASONS)]
     assert not unknown
-    # 684 of 900 with onnx 1.23; far fewer would mean that the cases were not found, or are refused.
-    assert sum(outcome.passed.values()) > 660
+    # 967 of 1318 with onnx 1.23; far fewer would mean that the cases were not found, or are refused.
+    assert sum(outcome.passed.values()) > 930
 
 
 def test_onnx_s_own_tests_pass_where_shaders_depend_on_the_size_of_subgroups(

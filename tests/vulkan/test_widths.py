@@ -39,7 +39,7 @@ def test_shaders_and_commands_pass_at_every_subgroup_size(machine: Machine, widt
 def test_operators_pass_at_other_subgroup_sizes(machine: Machine, width: int) -> None:
     if machine.choice.physical.driver != "llvmpipe":
         pytest.skip(f"{machine.choice.physical.name} is not lavapipe")
-    subjects = ("gemm", "attention", "elementwise", "movement", "rows", "windows")
+    subjects = ("gemm", "attention", "elementwise", "indexing", "movement", "rows", "windows")
     must_pass([*(f"test_kernels_{subject}.py" for subject in subjects), "test_storage.py"], environment_of(width))
 
 

@@ -3,7 +3,19 @@
 `lowering` has the table and what is common; the other modules fill it, family by family.
 """
 
-from hetero_vulkan.nodes import elementwise, movement, products, rows, scan, windows
+from hetero_vulkan.nodes import elementwise, indexing, movement, products, quantised, rows, scan, windows
 from hetero_vulkan.nodes.lowering import LOWERS, Lowering, claims
 
-__all__ = ["LOWERS", "Lowering", "claims", "elementwise", "movement", "products", "rows", "scan", "windows"]
+__all__ = [
+    "LOWERS",
+    "Lowering",
+    "claims",
+    "elementwise",
+    "indexing",
+    "movement",
+    "products",
+    "quantised",
+    "rows",
+    "scan",
+    "windows",
+]

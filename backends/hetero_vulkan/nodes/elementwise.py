@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from hetero.errors import Unsupported
 from hetero.graph.node import Node
-from hetero_vulkan.nodes.lowering import BOOL, FLOAT, INT, LONG, Lowering, only, register, words_of
+from hetero_vulkan.nodes.lowering import BOOL, FLOAT, INT, LONG, SMALL, Lowering, only, register, words_of
 from hetero_vulkan.ops.elementwise import binary, unary, where
 from hetero_vulkan.ops.movement import copy, series
 from hetero_vulkan.ops.tensors import Tensor
@@ -44,7 +45,7 @@ def _parameters(node: Node) -> tuple[float, float] | None:
 
 def _unary(work: Lowering, node: Node) -> None:
     x, y = work.input(node), work.output(node)
-    if work.type(node).dtype in (INT, LONG):
+    if work.type(node).dtype in (INT, LONG, *SMALL):
         _of_whole_numbers(work, node, x, y)
         return
     only(node, work.type(node), FLOAT)
@@ -64,12 +65,14 @@ def _of_whole_numbers(work: Lowering, node: Node, x: Tensor, y: Tensor) -> None:
 
     if node.op == "Neg":
         add("sub", number(0), x, y)
+        wrap(work, dtype, y)
     elif node.op == "Relu":
         add("max", x, number(0), y)
     elif node.op == "Abs":
         negative = work.spare(x.shape, "i32")
         add("sub", number(0), x, negative)
         add("max", x, negative, y)
+        wrap(work, dtype, y)
     elif node.op == "Clip":
         limits = np.iinfo(dtype)
         least = work.spare(x.shape, "i32")
@@ -77,6 +80,13 @@ def _of_whole_numbers(work: Lowering, node: Node, x: Tensor, y: Tensor) -> None:
         add("min", least, number(node.integer("max", int(limits.max))), y)
     else:
         raise Unsupported(f"{node.op} of {dtype} is not computed on the device")
+
+
+def wrap(work: Lowering, dtype: np.dtype[Any], x: Tensor) -> None:
+    """Small integers, which are i32, go round at the ends of their type; nothing to do for others."""
+    if dtype in SMALL:
+        function = "signed_bits" if dtype.kind == "i" else "bits"
+        work.add(unary(work.device, function, x, x, (8.0 * dtype.itemsize, 0.0)))
 
 
 register(list(_UNARY), _unary)
@@ -99,7 +109,7 @@ def _binary(work: Lowering, node: Node) -> None:
         _of_longs(work, node, names[node.op])
         return
     for place in range(len(node.inputs)):
-        kinds = (FLOAT, INT, BOOL) if node.op in (*_COMPARISONS, *_LOGIC) else (FLOAT, INT)
+        kinds = (FLOAT, INT, BOOL, *SMALL) if node.op in (*_COMPARISONS, *_LOGIC) else (FLOAT, INT, *SMALL)
         only(node, work.type(node, place), *kinds)
     if node.op == "Pow":
         only(node, work.type(node), FLOAT)
@@ -111,6 +121,8 @@ def _binary(work: Lowering, node: Node) -> None:
         shape = np.broadcast_shapes(first.shape, other.shape)
         result = work.output(node) if last else work.spare(shape, "i32" if first.kind == "i32" else "f32")
         work.add(binary(work.device, names[node.op], first, other, result))
+        if node.op in ("Add", "Div", "Mul", "Sub"):
+            wrap(work, work.type(node).dtype, result)
         first = result
 
 
@@ -128,6 +140,16 @@ def _of_longs(work: Lowering, node: Node, name: str) -> None:
         result = work.output(node) if place == len(others) - 1 else work.spare(shape, "i32")
         work.add(wide_binary(work.device, name, first, other, result))
         first = result
+
+
+def _mod(work: Lowering, node: Node) -> None:
+    only(node, work.type(node), FLOAT, INT, *SMALL)
+    function = "fmod" if node.integer("fmod") else "mod"
+    a, b = work.inputs(node)
+    work.add(binary(work.device, function, a, b, work.output(node)))
+
+
+register(["Mod"], _mod)
 
 
 def _prelu(work: Lowering, node: Node) -> None:
@@ -154,7 +176,7 @@ register(["Where"], _where)
 
 def _trilu(work: Lowering, node: Node) -> None:
     kind = work.type(node)
-    only(node, kind, FLOAT, INT, BOOL, LONG)
+    only(node, kind, FLOAT, INT, BOOL, LONG, *SMALL)
     mask = np.ones(kind.shape[-2:], dtype=bool)
     kept = np.triu(mask, node.integer("k")) if node.integer("upper", 1) else np.tril(mask, node.integer("k"))
     # The two halves of a number of 64 bits go the same way.
@@ -170,22 +192,26 @@ def _cast(work: Lowering, node: Node) -> None:
     source, target = work.type(node).dtype, work.graph.types[node.output].dtype
     x, y = work.input(node), work.output(node)
     device = work.device
+    whole = (INT, *SMALL)
     if target == BOOL and source == LONG:
         work.add(wide_binary(device, "not_equal", x, work.known(np.zeros((), np.int64)), y))
     elif {source, target} == {LONG, FLOAT}:
         work.add(wide_cast(device, x, y))
-    elif target == BOOL and source in (FLOAT, INT):
+    elif target == BOOL and source in (FLOAT, *whole):
         zero = work.known(np.zeros((), source))
         work.add(binary(device, "not_equal", x, zero, y))
-    elif target in (FLOAT, INT) and source in (FLOAT, INT, BOOL):
+    elif target in (FLOAT, *whole) and source in (FLOAT, *whole, BOOL):
         work.add(unary(device, "cast", x, y))
-    elif target == INT and source == LONG:
+        wrap(work, target, y)
+    elif target in whole and source == LONG:
         work.add(copy(device, low_words(x), y))
-    elif target == LONG and source in (INT, BOOL):
+        wrap(work, target, y)
+    elif target == LONG and source in (*whole, BOOL):
         rank = len(x.shape)
-        work.add(series(device, y) if source == BOOL else [])
+        signed = source != BOOL and source.kind == "i"
+        work.add([] if signed else series(device, y))
         work.add(copy(device, x, low_words(y)))
-        if source == INT:
+        if signed:
             negative, upper = (work.spare(x.shape, "i32") for _ in range(2))
             zero = work.known(np.zeros((), np.int32))
             work.add(binary(device, "less", x, zero, negative))

@@ -12,6 +12,7 @@ import numpy as np
 from hetero.errors import OptionError, Unsupported
 from hetero.graph.ir import Graph
 from hetero.graph.node import Node, ValueType
+from hetero.graph.ops.reduction import REDUCTIONS
 from hetero.tensors import Array
 from hetero_vulkan.buffers import Buffer, PlacedLater
 from hetero_vulkan.commands import Dispatch, Step
@@ -29,6 +30,7 @@ from hetero_vulkan.storage import (
     HALF,
     INT,
     LONG,
+    SMALL,
     bytes_of,
     computed,
     kind_of_matrix,
@@ -39,7 +41,20 @@ from hetero_vulkan.storage import (
 )
 from hetero_vulkan.weights import Matrix
 
-__all__ = ["ALIGNMENT", "BOOL", "FLOAT", "INT", "LONG", "LOWERS", "Lowering", "claims", "only", "register", "words_of"]
+__all__ = [
+    "ALIGNMENT",
+    "BOOL",
+    "FLOAT",
+    "INT",
+    "LONG",
+    "LOWERS",
+    "SMALL",
+    "Lowering",
+    "claims",
+    "only",
+    "register",
+    "words_of",
+]
 
 if TYPE_CHECKING:
     from hetero_vulkan.device import VulkanDevice
@@ -61,7 +76,7 @@ class Values(Protocol):
         """An array that is always the same; floats are stored as `dtype`, or as they are."""
 
     def matrix(self, array: Array, packed: bool) -> Matrix:
-        """A matrix `[k, n]` of floats that is always the same, for products."""
+        """A matrix `[k, n]` of floats, or of int8, that is always the same, for products."""
 
 
 class Lowering:
@@ -180,7 +195,7 @@ class Lowering:
         return self._values.known(array, dtype)
 
     def matrix(self, array: Array) -> Matrix:
-        """A matrix `[k, n]` of floats that is always the same, for products."""
+        """A matrix `[k, n]` of floats, or of int8, that is always the same, for products."""
         return self._values.matrix(array, self.gemm_tuning.family == "subgroup")
 
     def as_kind(self, tensor: Tensor, kind: Kind) -> Tensor:
@@ -243,7 +258,7 @@ Lower = Callable[[Lowering, Node], None]
 LOWERS: dict[str, Lower] = {}
 """Every op that the device runs, by its name in `hetero.graph`."""
 
-_TAKE_EMPTY = ("Concat", "Identity", "Pad", "Reshape")
+_TAKE_EMPTY = ("Concat", "Identity", "Pad", "Reshape", *REDUCTIONS)
 
 
 def register(names: Sequence[str], lower: Lower) -> None:
@@ -275,7 +290,7 @@ class _Imagined:
         kind = kind_of_matrix(array, self._precision)
         shape = packed_shape(self._device.physical, k, n) if packed else (k, n)
         whole = Tensor(PlacedLater(self._device, max(4, 4 * words(math.prod(shape), kind))), shape, kind)
-        scale = self._of(ValueType(FLOAT, (n,))) if kind == "i8" else None
+        scale = self._of(ValueType(FLOAT, (n,))) if kind == "i8" and array.dtype != np.int8 else None
         return Matrix(Packed(whole, n, k) if packed else whole, scale)
 
     def _of(self, kind: ValueType) -> Tensor:

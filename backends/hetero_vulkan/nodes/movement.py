@@ -116,20 +116,26 @@ register(["Pad"], _pad)
 def _gather(work: Lowering, node: Node) -> None:
     x = work.input(node)
     axis = node.integer("axis") % work.type(node).rank
+    look_at_indices(work, node, x.shape[axis])
+    work.add(gather(work.device, x, indices_of(work, node), work.output(node), axis))
+
+
+def look_at_indices(work: Lowering, node: Node, size: int) -> None:
+    """Have a node's second input checked: each is one of so many elements, counted from either end."""
     root = storages(work.graph)[node.inputs[1]]
     name = node.name or node.output
     if root in work.graph.constants or root in work.graph.inputs:
         # A shader cannot raise an error, and ONNX wants one: the host looks at indices before they are used.
-        work.indices.append((root, x.shape[axis], name))
+        work.indices.append((root, size, name))
     else:
         # Those that are computed are looked at on the device, and the host sees a flag when the work has ended.
         index, wide = work.input(node, 1), work.type(node, 1).dtype == LONG
-        flags, slot = work.flag(x.shape[axis], name)
-        work.add(check_range(work.device, index, x.shape[axis], flags, slot, wide=wide))
-    work.add(gather(work.device, x, _indices(work, node), work.output(node), axis))
+        flags, slot = work.flag(size, name)
+        work.add(check_range(work.device, index, size, flags, slot, wide=wide))
 
 
-def _indices(work: Lowering, node: Node) -> Tensor:
+def indices_of(work: Lowering, node: Node) -> Tensor:
+    """A node's second input as i32."""
     index = work.input(node, 1)
     if work.type(node, 1).dtype != LONG:
         return index

@@ -31,6 +31,8 @@ def _right(work: Lowering, node: Node) -> Matrix:
 def _linear(work: Lowering, node: Node) -> None:
     only(node, work.type(node), FLOAT)
     x, y, residual = work.input(node), work.output(node), work.option(node, 3)
+    # Of weights that the model has in int8; those that are made so have scales of their own.
+    scale = work.whole(node, 4)
     rows = math.prod(x.shape[:-1])
     c, right = y.reshaped(rows, y.shape[-1]), _right(work, node)
     work.add(
@@ -40,7 +42,7 @@ def _linear(work: Lowering, node: Node) -> None:
             right.tensor,
             c,
             bias=work.whole(node, 2),
-            scale=right.scale,
+            scale=right.scale if scale is None else scale,
             activation=activation_of(node),
             residual=None if residual is None else work.as_kind(residual, c.kind).reshaped(*c.shape),
             tuning=work.gemm_tuning,

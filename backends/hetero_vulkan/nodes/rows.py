@@ -6,17 +6,29 @@ import math
 
 import numpy as np
 
-from hetero.errors import Unsupported
 from hetero.graph.node import Node
-from hetero_vulkan.nodes.lowering import FLOAT, Lowering, only, register
+from hetero_vulkan.nodes.lowering import BOOL, FLOAT, SMALL, Lowering, only, register
 from hetero_vulkan.ops.elementwise import binary, unary
-from hetero_vulkan.ops.rows import normalise, reduce
+from hetero_vulkan.ops.rows import Reduction, normalise, reduce
 from hetero_vulkan.ops.tensors import Tensor
 
-_REDUCTIONS = {"ReduceMax": "max", "ReduceMean": "mean", "ReduceMin": "min", "ReduceSum": "sum"}
+_REDUCTIONS: dict[str, Reduction] = {
+    "ReduceMax": "max",
+    "ReduceMean": "mean",
+    "ReduceMin": "min",
+    "ReduceProd": "product",
+    "ReduceSum": "sum",
+}
 
 
 def _reduce(work: Lowering, node: Node) -> None:
+    if work.type(node).dtype in (BOOL, *SMALL) and node.op in ("ReduceMax", "ReduceMin") and work.type(node).size:
+        # As floats, which are exact so far.
+        found = work.spare(work.output(node).shape)
+        how = _REDUCTIONS[node.op]
+        work.add(reduce(work.device, how, work.input(node), found, node.integers("axes"), work.scratch))
+        work.add(unary(work.device, "cast", found, work.output(node)))
+        return
     only(node, work.type(node), FLOAT)
     x, y = work.input(node), work.output(node)
     axes, device = node.integers("axes"), work.device
@@ -31,7 +43,7 @@ def _reduce(work: Lowering, node: Node) -> None:
     root = node.op == "ReduceL2"
     target = work.spare(y.shape) if root else y
     how = _REDUCTIONS.get(node.op, "sum")
-    work.add(reduce(device, how, x, target, axes, work.scratch))  # type: ignore[arg-type]
+    work.add(reduce(device, how, x, target, axes, work.scratch))
     if root:
         work.add(unary(device, "sqrt", target, y))
 
@@ -54,20 +66,30 @@ def _layer_norm(work: Lowering, node: Node) -> None:
     axis = node.integer("axis", -1) % len(x.shape)
     length = math.prod(x.shape[axis:])
     weight, bias = work.whole(node, 1), work.whole(node, 2)
-    if any(each is not None and each.size != length for each in (weight, bias)):
-        raise Unsupported(f"a scale or bias that is broadcast to {list(x.shape[axis:])}")
+    known = work.graph.constants.get(node.inputs[1])
+    if known is not None and (known == 1).all():
+        weight = None
+    apart = any(each is not None and each.size != length for each in (weight, bias))
     flat = (math.prod(x.shape[:axis]), length)
+    # What is broadcast to a row comes after it.
+    target = work.spare(x.shape) if apart else y
     work.add(
         normalise(
             work.device,
             "layer_norm",
             x.reshaped(*flat),
-            y.reshaped(*flat),
-            weight=None if weight is None else weight.reshaped(length),
-            bias=None if bias is None else bias.reshaped(length),
+            target.reshaped(*flat),
+            weight=None if weight is None or apart else weight.reshaped(length),
+            bias=None if bias is None or apart else bias.reshaped(length),
             epsilon=node.number("epsilon", 1e-5),
         )
     )
+    if apart and weight is not None:
+        scaled = y if bias is None else work.spare(x.shape)
+        work.add(binary(work.device, "mul", target, weight, scaled))
+        target = scaled
+    if apart and bias is not None:
+        work.add(binary(work.device, "add", target, bias, y))
 
 
 register(["LayerNormalization"], _layer_norm)

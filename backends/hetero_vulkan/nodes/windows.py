@@ -31,7 +31,7 @@ def activation_of(node: Node) -> str:
     return function_of(node, name) if name else ""
 
 
-def _window(node: Node, kernel: tuple[int, ...]) -> tuple[Window, tuple[int, int]]:
+def window_of(node: Node, kernel: tuple[int, ...]) -> tuple[Window, tuple[int, int]]:
     """The window, and the kernel's sizes; of a signal's, height 1."""
     if len(kernel) not in (1, 2):
         raise Unsupported(f"{node.op} over {len(kernel)} dimensions, the device's shaders have 1 and 2")
@@ -53,7 +53,7 @@ def _conv(work: Lowering, node: Node) -> None:
         _conv_by_product(work, node, weight)
         return
     x, kernel, y = work.input(node), work.input(node, 1), work.output(node)
-    window, _ = _window(node, kernel.shape[2:])
+    window, _ = window_of(node, kernel.shape[2:])
     if len(x.shape) == 3:
         x, kernel, y = image(x), image(kernel), image(y)
     work.add(
@@ -116,7 +116,7 @@ register(["Conv"], _conv)
 def _pool(work: Lowering, node: Node) -> None:
     only(node, work.type(node), FLOAT)
     x, y = work.input(node), work.output(node)
-    window, kernel = _window(node, node.integers("kernel_shape"))
+    window, kernel = window_of(node, node.integers("kernel_shape"))
     if len(x.shape) == 3:
         x, y = image(x), image(y)
     how = "max" if node.op == "MaxPool" else "mean"

@@ -46,6 +46,9 @@ UNARY = {
 }
 """The numbers that the shader `unary` knows its functions by."""
 
+WHOLE = {"signed_bits": 29, "bits": 30}
+"""Those of i32 alone: the lower bits, with their sign or without; how many is the first parameter."""
+
 PARAMETERS: dict[str, tuple[float, float]] = {
     "leaky_relu": (0.01, 0.0),
     "clip": (-np.inf, np.inf),
@@ -72,6 +75,8 @@ BINARY = {
     "and": 13,
     "or": 14,
     "xor": 15,
+    "mod": 16,
+    "fmod": 17,
 }
 """The numbers that the shader `binary` knows its functions by."""
 
@@ -86,7 +91,7 @@ def unary(
 
     Args:
         device: The device.
-        function: One of `UNARY`; `cast` changes the kind alone, `affine` is first * x + second.
+        function: One of `UNARY`; or of `WHOLE`; `cast` changes the kind alone, `affine` is first * x + second.
         x: In order, of any kind.
         y: In order, of x's shape and any kind; to integers it is rounded towards 0, NaN becomes 0.
         parameters: Two, for those in `PARAMETERS`.
@@ -95,8 +100,10 @@ def unary(
         OptionError: No such function, or shapes that differ.
         Unsupported: They do not lie in order.
     """
-    if function not in UNARY:
-        raise OptionError(f"function {function!r}", fix=f"there are: {', '.join(UNARY)}")
+    if function not in UNARY and (function not in WHOLE or {x.kind, y.kind} != {"i32"}):
+        raise OptionError(
+            f"function {function!r} of {x.kind}", fix=f"there are: {', '.join(UNARY)}; of i32 {', '.join(WHOLE)}"
+        )
     if x.shape != y.shape:
         raise OptionError(f"{function} of {x.shape} to {y.shape}, expected the same shape")
     if not x.size:
@@ -107,7 +114,7 @@ def unary(
     local = lanes(device)
     pipeline = device.pipeline(
         "unary",
-        {"local_size_x": local, "OPERATION": UNARY[function], "FROM": CODES[x.kind], "TO": CODES[y.kind]},
+        {"local_size_x": local, "OPERATION": (UNARY | WHOLE)[function], "FROM": CODES[x.kind], "TO": CODES[y.kind]},
     )
     first, second = parameters or PARAMETERS.get(function, (0.0, 0.0))
     push = {"count": x.size, "x_offset": x.offset, "y_offset": y.offset, "first": first, "second": second}
@@ -121,6 +128,7 @@ def binary(device: VulkanDevice, function: str, a: Tensor, b: Tensor, z: Tensor)
     Args:
         device: The device.
         function: One of `BINARY`. Of two `i32`, all but `pow` are exact; division goes towards 0, by 0 gives 0.
+            `mod` is of b's sign, `fmod` of a's.
         a: Of any kind and strides.
         b: Likewise.
         z: In order, of any kind; comparisons give 0 and 1.

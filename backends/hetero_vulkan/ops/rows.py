@@ -14,7 +14,7 @@ from hetero_vulkan.ops.tensors import CODES, SIZES, Scratch, Tensor, in_order, m
 if TYPE_CHECKING:
     from hetero_vulkan.device import VulkanDevice
 
-Reduction = Literal["sum", "mean", "max", "min"]
+Reduction = Literal["sum", "mean", "max", "min", "product"]
 
 _OPERATIONS = {
     "sum": 0,
@@ -25,7 +25,11 @@ _OPERATIONS = {
     "log_softmax": 5,
     "layer_norm": 6,
     "rms_norm": 7,
+    "product": 8,
 }
+
+_EMPTY = {"sum": 0.0, "mean": math.nan, "max": -math.inf, "min": math.inf, "product": 1.0}
+"""Reductions, and what they give of no elements."""
 
 _ROWS = 16
 """Of a workgroup that is one subgroup."""
@@ -41,7 +45,7 @@ def reduce(
 
     Args:
         device: The device.
-        how: Which reduction. NaN passes, as in numpy. Of nothing: 0, and NaN for a mean.
+        how: Which reduction. NaN passes, as in numpy. Of nothing: as in ONNX, infinite for extremes.
         x: f32, f16 or i32 (as floats), of any strides.
         y: f32, in order, with so many elements as are left; kept dimensions of 1 or not.
         axes: Any of x's.
@@ -49,7 +53,7 @@ def reduce(
 
     Raises:
         OptionError: y is of another size or kind, or an axis is not there; or there is no scratch.
-        Unsupported: An extreme of nothing.
+        Unsupported: As for `copy`.
     """
     rank = len(x.shape)
     if any(not -rank <= axis < rank for axis in axes):
@@ -57,16 +61,14 @@ def reduce(
     gone = sorted({axis % rank for axis in axes})
     left = [axis for axis in range(rank) if axis not in gone]
     count = math.prod(x.shape[axis] for axis in left)
-    if how not in ("sum", "mean", "max", "min") or y.kind != "f32" or y.size != count or not y.contiguous:
+    if how not in _EMPTY or y.kind != "f32" or y.size != count or not y.contiguous:
         raise OptionError(
             f"{how} of {x.shape} over {tuple(axes)} to {y.kind} {y.shape}, expected f32 of {count} in order"
         )
     if not y.size:
         return []
     if not x.size:
-        if how in ("max", "min"):
-            raise Unsupported(f"the {how} of no elements")
-        return series(device, y, 0.0 if how == "sum" else math.nan)
+        return series(device, y, _EMPTY[how])
     length, (reduced,) = merged([x.shape[a] for a in gone], [x.steps[a] for a in gone])
     kept, (steps,) = merged([x.shape[a] for a in left], [x.steps[a] for a in left])
     if len(length) > 1 or len(kept) > 2:
@@ -222,7 +224,7 @@ def _rows(
         "y_offset": y.offset,
         "y_outer": y_place[1],
         "y_inner": y_place[2],
-        "y_step": 1 if y.size < x.size or _OPERATIONS[how] < 4 else step,
+        "y_step": 1 if y.size < x.size or how in _EMPTY else step,
         "weight_offset": weight.offset if weight else 0,
         "bias_offset": bias.offset if bias else 0,
         "epsilon": epsilon,

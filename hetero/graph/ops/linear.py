@@ -37,8 +37,12 @@ register("MatMul", 2, _infer_matmul, _matmul, flops=_flops_of_product)
 
 def _infer_linear(node: Node, types: Types) -> ValueType:
     x, weight = floats(node, types[0]), given(types[1])
-    if x.rank < 1 or weight.rank != 2 or weight.dtype != x.dtype or x.shape[-1] != weight.shape[0]:
+    scale = types[4] if len(types) > 4 else None
+    dtype = np.dtype(np.int8) if scale is not None else x.dtype
+    if x.rank < 1 or weight.rank != 2 or weight.dtype != dtype or x.shape[-1] != weight.shape[0]:
         raise node.broken(f"input {x} and weight {weight} cannot be multiplied")
+    if scale is not None and scale != ValueType(x.dtype, weight.shape[1:]):
+        raise node.broken(f"scale {scale} for weight {weight}")
     result = ValueType(x.dtype, (*x.shape[:-1], weight.shape[1]))
     bias, residual = (*types[2:], None, None)[:2]
     if bias is not None and bias != ValueType(x.dtype, weight.shape[1:]):
@@ -50,7 +54,9 @@ def _infer_linear(node: Node, types: Types) -> ValueType:
 
 def _linear(node: Node, arrays: Arrays) -> Array:
     x, weight = given(arrays[0]), given(arrays[1])
-    bias, residual = (*arrays[2:], None, None)[:2]
+    bias, residual, scale = (*arrays[2:], None, None, None)[:3]
+    if scale is not None:
+        weight = weight * wide(scale)
     # One product of matrices where matmul would make one for each row of the batch.
     result = np.matmul(wide(x).reshape(-1, x.shape[-1]), wide(weight))
     if bias is not None:
@@ -65,8 +71,9 @@ def _flops_of_linear(node: Node, types: Types, output: ValueType) -> int:
 
 
 #: x @ weight + bias, then the activation, then + residual: inputs x [..., k], weight [k, n], bias [n] (optional),
-#: residual [..., n] (optional). Attributes: `activation` (see `elementwise.activate`).
-register("Linear", (2, 4), _infer_linear, _linear, flops=_flops_of_linear)
+#: residual [..., n] (optional), scale [n] (optional): with it the weight is int8, and each column is so many times as
+#: large. Attributes: `activation` (see `elementwise.activate`).
+register("Linear", (2, 5), _infer_linear, _linear, flops=_flops_of_linear)
 
 
 def _split(value: ValueType, heads: int) -> ValueType:

@@ -1,4 +1,4 @@
-"""Ops that move elements and compute nothing."""
+"""Ops that move elements, and mix neighbours at most."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from hetero.errors import InputError
 from hetero.graph.node import Array, Node, ValueType
-from hetero.graph.ops.table import Arrays, Types, axis_of, broadcast, given, register
+from hetero.graph.ops.table import Arrays, Types, as_type, axis_of, broadcast, floats, given, register, wide
 
 
 def _infer_reshape(node: Node, types: Types) -> ValueType:
@@ -99,6 +99,34 @@ def _gather(node: Node, arrays: Arrays) -> Array:
 
 #: Negative indices count from the end, where they are not known; known ones are made positive by the import.
 register("Gather", 2, _infer_gather, _gather)
+
+
+def _infer_interpolate(node: Node, types: Types) -> ValueType:
+    x, places, weights = floats(node, types[0]), given(types[1]), given(types[2])
+    axis = axis_of(node, node.integer("axis"), x.rank)
+    if places.rank != 2 or places.shape != weights.shape or places.dtype != np.int32 or weights.dtype != np.float32:
+        raise node.broken(f"places {places} and weights {weights}, expected int32 and float32 [size, taps]")
+    return ValueType(x.dtype, (*x.shape[:axis], places.shape[0], *x.shape[axis + 1 :]))
+
+
+def _interpolate(node: Node, arrays: Arrays) -> Array:
+    x, places, weights = wide(given(arrays[0])), given(arrays[1]), given(arrays[2])
+    axis = node.integer("axis") % x.ndim
+    shape = tuple(-1 if place == axis else 1 for place in range(x.ndim))
+    taps = zip(places.T, weights.T, strict=True)
+    total = sum(np.take(x, place, axis=axis) * weight.reshape(shape) for place, weight in taps)
+    return as_type(np.asarray(total), given(arrays[0]).dtype)
+
+
+#: Inputs x, places (int32) and weights (float32), both `[size, taps]`: each element along the axis is a sum of some of
+#: x's, times their weights. What `Resize` is made of. Attributes: `axis`.
+register(
+    "Interpolate",
+    3,
+    _infer_interpolate,
+    _interpolate,
+    flops=lambda node, types, output: 2 * output.size * given(types[1]).shape[1],
+)
 
 
 def _infer_expand(node: Node, types: Types) -> ValueType:

@@ -20,7 +20,11 @@ def fuse_linear(graph: Graph) -> Graph:
 
 
 def _match_product(graph: Graph, node: Node) -> Change | None:
-    if node.op != "MatMul" or node.inputs[1] not in graph.constants:
+    if node.op != "MatMul":
+        return None
+    given = graph.producers.get(node.inputs[1])
+    quantised = given is not None and given.op == "DequantizeLinear" and given.inputs[0] in graph.constants
+    if node.inputs[1] not in graph.constants and not quantised:
         return None
     x, weight = (graph.types[value] for value in node.inputs)
     if x.rank < 1 or weight.rank != 2 or x.dtype.kind != "f":

@@ -31,6 +31,29 @@ layout(push_constant) uniform Push {
 
 #define WHERE 20
 
+// Of a division: of the divisor's sign, or of the dividend's.
+float remainder_of(float a, float b, bool as_divisor) {
+    if (a != a || b != b || b == 0.0 || abs(a) == INFINITE) {
+        return NOT_A_NUMBER;
+    }
+    float left = abs(a);
+    if (abs(b) != INFINITE && left >= abs(b)) {
+        // By whole numbers, some bits of the quotient after the other: one of floats is not exact.
+        const uvec2 bits = uvec2(floatBitsToUint(left), floatBitsToUint(abs(b)));
+        const uvec2 exponents = max(bits >> 23, uvec2(1));
+        const uvec2 digits = (bits & 0x7fffffu) | mix(uvec2(0), uvec2(0x800000u), greaterThanEqual(bits, uvec2(0x800000u)));
+        uint rest = digits.x % digits.y;
+        for (uint more = exponents.x - exponents.y; more > 0 && rest > 0;) {
+            const uint some = min(more, 8);
+            rest = (rest << some) % digits.y;
+            more -= some;
+        }
+        left = ldexp(float(rest), int(exponents.y) - 150);
+    }
+    left = a < 0.0 ? -left : left;
+    return as_divisor && left != 0.0 && (left < 0.0) != (b < 0.0) ? left + b : left;
+}
+
 float of_floats(float a, float b) {
     switch (OPERATION) {
     case 0: return a + b;
@@ -49,6 +72,8 @@ float of_floats(float a, float b) {
     case 13: return a != 0.0 && b != 0.0 ? 1.0 : 0.0;
     case 14: return a != 0.0 || b != 0.0 ? 1.0 : 0.0;
     case 15: return (a != 0.0) != (b != 0.0) ? 1.0 : 0.0;
+    case 16: return remainder_of(a, b, true);
+    case 17: return remainder_of(a, b, false);
     }
     return 0.0;
 }
@@ -71,6 +96,13 @@ int of_ints(int a, int b) {
     case 13: return int(a != 0 && b != 0);
     case 14: return int(a != 0 || b != 0);
     case 15: return int((a != 0) != (b != 0));
+    case 16: case 17: {
+        if (b == 0 || b == -1) {
+            return 0;
+        }
+        const int left = a - a / b * b;
+        return OPERATION == 16 && left != 0 && (left < 0) != (b < 0) ? left + b : left;
+    }
     }
     return 0;
 }

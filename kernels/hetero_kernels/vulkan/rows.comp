@@ -1,4 +1,4 @@
-// Rows reduced or normalised, a workgroup a row: sums, means, extremes, softmax, layer and RMS normalisation.
+// Rows reduced or normalised, a workgroup a row: sums, means, products, extremes, softmax, layer and RMS normalisation.
 // Row r begins at r / inner * outer_step + r % inner * inner_step, and its elements are `step_size` apart.
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -13,6 +13,7 @@
 #define LOG_SOFTMAX 5
 #define LAYER_NORM 6
 #define RMS_NORM 7
+#define PRODUCT 8
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint OPERATION = 0;
@@ -60,7 +61,8 @@ float together(uint operation, float own) {
         if (lane < reach) {
             const float other = parts[lane + reach];
             parts[lane] = operation == GREATEST ? greatest_of(parts[lane], other)
-                : operation == LEAST ? least_of(parts[lane], other) : parts[lane] + other;
+                : operation == LEAST ? least_of(parts[lane], other)
+                : operation == PRODUCT ? parts[lane] * other : parts[lane] + other;
         }
     }
     barrier();
@@ -76,14 +78,14 @@ void main() {
         const uint to = y_offset + row / inner * y_outer + row % inner * y_inner;
         const bool extreme = OPERATION == GREATEST || OPERATION == LEAST;
         const bool soft = OPERATION == SOFTMAX || OPERATION == LOG_SOFTMAX;
-        float own = OPERATION == LEAST ? INFINITE : extreme || soft ? -INFINITE : 0.0;
+        float own = OPERATION == LEAST ? INFINITE : extreme || soft ? -INFINITE : OPERATION == PRODUCT ? 1.0 : 0.0;
         for (uint i = lane; i < length_; i += LANES) {
             const float x = x_at(from, i);
             own = OPERATION == LEAST ? least_of(own, x) : extreme || soft ? greatest_of(own, x)
-                : OPERATION == RMS_NORM ? own + x * x : own + x;
+                : OPERATION == RMS_NORM ? own + x * x : OPERATION == PRODUCT ? own * x : own + x;
         }
         const float first = together(soft ? GREATEST : OPERATION, own);
-        if (OPERATION <= LEAST) {
+        if (OPERATION <= LEAST || OPERATION == PRODUCT) {
             if (lane == 0) {
                 y_words[to] = floatBitsToUint(OPERATION == MEAN ? first / float(length_) : first);
             }

@@ -88,6 +88,10 @@ void main() {
                 const uint word = x_words[at / per_word(FROM)];
                 if (OPERATION == 0) {
                     made |= moved(FROM, TO, word, at, index);
+                } else if (FROM == I32 && TO == I32 && (OPERATION == 29 || OPERATION == 30)) {
+                    // The lower bits, with their sign or without.
+                    made = OPERATION == 29 ? uint(bitfieldExtract(int(word), 0, int(first)))
+                                           : bitfieldExtract(word, 0, int(first));
                 } else if (FROM == I32 && TO == I32 && (OPERATION == 13 || OPERATION == 14 || OPERATION == 22)) {
                     const int whole = int(word);
                     made = uint(OPERATION == 13 ? -whole : OPERATION == 14 ? abs(whole) : int(whole == 0));
