@@ -49,8 +49,8 @@ def told_of_storage(
     widened = sum((plan.widened for plan in plans), Counter[tuple[str, str]]())
     if wide:
         details["kept in fp32"] = (
-            f"values in between, {_megabytes(sum(plan.wide_bytes for plan in plans))} more than in fp16 (which fp16-fp16 "
-            "is, where its error does: compare the answers); constants that are vectors, or that fp16 does not hold"
+            f"values in between, {_megabytes(sum(plan.wide_bytes for plan in plans))} more than in fp16 (fp16-fp16 has "
+            "them so: compare its answers); constants that are vectors, or that fp16 does not hold"
         )
     elif halves:
         values = ", ".join(f"{op} {count}" for op, count in kept.most_common())
