@@ -2,7 +2,7 @@
 
 Computed by ONNX Runtime on the CPU, with values of one class put through fp16 where they are made. Each row is measured
 with the class multiplied by three factors before, and divided by them behind: other roundings of the same size, which
-show how much of an error is luck. Printed are the largest errors, as shares of the largest value, of fp32.
+show how much of an error is luck. A model with longer weights is made of it by three random changes. Printed are the largest errors, as shares of the largest value, of fp32.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,26 @@ def with_weights(model: onnx.ModelProto, change: Callable[[Array], Array]) -> on
     return other
 
 
+def halved(array: Array) -> Array:
+    """In fp16."""
+    return array.astype(np.float16)
+
+
+def lengthened(generator: np.random.Generator, array: Array) -> Array:
+    """Changed by up to a step of fp16, so that fp16 does not have it."""
+    return array * (1 + generator.uniform(-1, 1, array.shape) * 2.0**-10)
+
+
+def is_class(chosen: str, name: str, layer: int) -> bool:
+    """Of a class, in any layer."""
+    return name == chosen
+
+
+def is_other(chosen: str, name: str, layer: int) -> bool:
+    """Of any class but one."""
+    return name != chosen
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -103,35 +124,35 @@ def main() -> None:
     }
     print(f"{'rounded to fp16':36}" + "".join(f"{name:>26}" for name in mels))
 
-    def row(label: str, session: ort.InferenceSession, references: dict[str, Array]) -> None:
-        found = [answers(session, mels, factor) for factor in FACTORS]
+    def row(label: str, found: list[dict[str, Array]], references: list[dict[str, Array]]) -> None:
         cells = []
-        for name, reference in references.items():
-            errors = (np.abs(each[name] - reference).max() / np.abs(reference).max() for each in found)
-            cells.append(" ".join(f"{error:.1e}" for error in errors))
+        for name in mels:
+            pairs = [(each[name], reference[name]) for each, reference in zip(found, references, strict=True)]
+            cells.append(" ".join(f"{np.abs(a - b).max() / np.abs(b).max():.1e}" for a, b in pairs))
         print(f"{label:36}" + "".join(f"{cell:>26}" for cell in cells), flush=True)
 
-    def nothing(name: str, layer: int) -> bool:
-        return False
+    def of(model: onnx.ModelProto) -> dict[str, Array]:
+        return answers(session_of(model, lambda name, layer: False), mels, 1.0)
 
-    right = answers(session_of(model, nothing), mels, 1.0)
-    last = max(class_of(value)[1] for node in model.graph.node for value in node.output)
-    halved = with_weights(model, lambda array: array.astype(np.float16))
-    row("weights", session_of(halved, nothing), right)
-    generator = np.random.default_rng(0)
-    longer = with_weights(model, lambda array: array * (1 + generator.uniform(-1, 1, array.shape) * 2.0**-10))
-    short = with_weights(longer, lambda array: array.astype(np.float16))
+    def values(label: str, rounded: Callable[[str, int], bool]) -> None:
+        session = session_of(model, rounded)
+        row(label, [answers(session, mels, factor) for factor in FACTORS], [right] * len(FACTORS))
+
+    right = of(model)
+    row("weights", [of(with_weights(model, halved))], [right])
+    longer = [with_weights(model, partial(lengthened, np.random.default_rng(seed))) for seed in range(len(FACTORS))]
     row(
-        "weights, of a model with longer ones",
-        session_of(short, nothing),
-        answers(session_of(longer, nothing), mels, 1.0),
+        "weights of a model with longer ones",
+        [of(with_weights(each, halved)) for each in longer],
+        list(map(of, longer)),
     )
-    row("all values", session_of(model, lambda name, layer: True), right)
+    values("all values", lambda name, layer: True)
     for chosen in dict.fromkeys(CLASSES.values()):
-        row(chosen, session_of(model, lambda name, layer, chosen=chosen: name == chosen), right)
-        row(f"all but the {chosen}", session_of(model, lambda name, layer, chosen=chosen: name != chosen), right)
-    row("the last layer", session_of(model, lambda name, layer: layer == last), right)
-    row("its hidden part", session_of(model, lambda name, layer: (name, layer) == ("hidden part", last)), right)
+        values(chosen, partial(is_class, chosen))
+        values(f"all but the {chosen}", partial(is_other, chosen))
+    last = max(class_of(value)[1] for node in model.graph.node for value in node.output)
+    values("the last layer", lambda name, layer: layer == last)
+    values("its hidden part", lambda name, layer: (name, layer) == ("hidden part", last))
 
 
 if __name__ == "__main__":

@@ -241,7 +241,7 @@ def test_values_between_stay_fp32_where_weights_are_fp16(load: Load, tmp_path: P
 def test_constants_that_fp16_does_not_hold_stay_fp32(load: Load, tmp_path: Path) -> None:
     """A mask of -1e9, places beyond 2048 and tiny numbers; beside them a table that it does hold."""
     make = helper.make_node
-    constants = {
+    constants: dict[str, Array] = {
         "mask": np.where(np.tri(4, dtype=bool), 0, -1e9).astype(np.float32),
         "places": np.arange(4001, 4017, dtype=np.float32).reshape(4, 4),
         "tiny": 1e-7 * (1 + np.abs(normal(3, 4, 4))),
