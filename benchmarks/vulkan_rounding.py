@@ -2,7 +2,8 @@
 
 Computed by ONNX Runtime on the CPU, with values of one class put through fp16 where they are made. Each row is measured
 with the class multiplied by three factors before, and divided by them behind: other roundings of the same size, which
-show how much of an error is luck. A model with longer weights is made of it by three random changes. Printed are the largest errors, as shares of the largest value, of fp32.
+show how much of an error is luck. A model with longer weights is made of it by three random changes. Printed are the
+largest errors, as shares of the largest value, of fp32.
 """
 
 from __future__ import annotations

@@ -72,11 +72,11 @@ def right(path: Path, name: str) -> Array:
     ("size", "precision", "of_noise", "of_speech", "typical", "weights"),
     [
         ("tiny.en", "fp32", 5e-6, 5e-4, 2e-5, 34e6),
-        ("tiny.en", "fp16", 2e-5, 5e-4, 2e-5, 17e6),
+        ("tiny.en", "fp16", 1e-4, 5e-4, 2e-5, 17e6),
         ("tiny.en", "fp16-fp16", 5e-3, None, 1e-2, 17e6),
         ("tiny.en", "int8", 0.1, None, 0.1, 11e6),
         ("tiny.en", "int8-fp16", 0.1, None, 0.1, 10e6),
-        ("base", "fp16", 2e-5, 5e-4, 2e-5, 42e6),
+        ("base", "fp16", 1e-4, 5e-4, 2e-5, 42e6),
         ("base", "fp16-fp16", 5e-3, None, 1e-2, 42e6),
     ],
 )
