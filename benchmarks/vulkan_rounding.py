@@ -107,6 +107,11 @@ def is_class(chosen: str, name: str, layer: int) -> bool:
     return name == chosen
 
 
+def is_in(chosen: tuple[str, int], name: str, layer: int) -> bool:
+    """Of a class in one layer; -1 is before the first."""
+    return (name, layer) == chosen
+
+
 def is_other(chosen: str, name: str, layer: int) -> bool:
     """Of any class but one."""
     return name != chosen
@@ -151,6 +156,8 @@ def main() -> None:
     for chosen in dict.fromkeys(CLASSES.values()):
         values(chosen, partial(is_class, chosen))
         values(f"all but the {chosen}", partial(is_other, chosen))
+    for place, chosen in ((-1, "residual stream"), (0, "layer normalisations"), (0, "keys"), (0, "attention's output")):
+        values(f"{chosen}, layer {place}", partial(is_in, (chosen, place)))
     last = max(class_of(value)[1] for node in model.graph.node for value in node.output)
     values("the last layer", lambda name, layer: layer == last)
     values("its hidden part", lambda name, layer: (name, layer) == ("hidden part", last))
