@@ -57,8 +57,8 @@ class VulkanBackend(Backend):
             "precision",
             str,
             "fp32",
-            "How numbers are stored on the device: values in between and weights as fp16, or the matrices of products "
-            "as int8 with values in fp32 (int8) or fp16 (int8-fp16). Sums are always of fp32.",
+            "How numbers are stored on the device: weights as fp16, or the matrices of products as int8, with values "
+            "in between in fp32 (fp16, int8) or fp16 (fp16-fp16, int8-fp16). Sums are always of fp32.",
             choices=tuple(PRECISIONS),
         ),
         Option("tune", bool, None, "Measure what suits the device, once; by default where it is no software."),

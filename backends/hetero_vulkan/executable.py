@@ -224,6 +224,12 @@ class GraphExecutable(Executable):
         session = self._session
         return session.weights.sizes if session else {}
 
+    @property
+    def rounding(self) -> float:
+        """See `Weights`; 0 when there are none."""
+        session = self._session
+        return session.weights.rounding if session else 0.0
+
     def _enter(self) -> Session:
         """The session, begun anew when its device was lost."""
         with self._lock:

@@ -77,7 +77,8 @@ class Plan:
         self._there = stored(graph, precision)
         there = dataclasses.replace(graph, types=self._there)
         self._storage = storages(there)
-        arena = plan_arena(there, max(ALIGNMENT, int(device.physical.limits["minStorageBufferOffsetAlignment"])))
+        self._alignment = max(ALIGNMENT, int(device.physical.limits["minStorageBufferOffsetAlignment"]))
+        arena = plan_arena(there, self._alignment)
         self._offsets = arena.offsets
         self.arena_bytes = arena.size
         try:
@@ -173,6 +174,14 @@ class Plan:
     def end_bytes(self) -> int:
         """Of the inputs and outputs."""
         return sum(bytes_of(self._there[self._storage[name]]) for name in (*self._graph.inputs, *self._graph.outputs))
+
+    @property
+    def wide_bytes(self) -> int:
+        """By how many bytes the values in between are more than they were with as many in fp16 as can be."""
+        narrow = dataclasses.replace(
+            self._graph, types=stored(self._graph, dataclasses.replace(self._precision, values="f16"))
+        )
+        return self.arena_bytes - plan_arena(narrow, self._alignment).size
 
     def _kept(self) -> Counter[str]:
         found: Counter[str] = Counter()

@@ -18,8 +18,8 @@ class Precision:
 
     Attributes:
         name: As the option `precision` has it.
-        values: Of values in between, and of constants that are no vectors.
-        weights: Of known matrices of products.
+        values: Of values in between; where it is `f16`, of constants that are no vectors too.
+        weights: Of known matrices of products; where it is `f16`, of the other constants that are no vectors too.
         min_cosine: As `Executable.min_cosine`; None: every number is near the CPU's, as a share of the largest.
         meaning: In words.
     """
@@ -35,11 +35,12 @@ PRECISIONS = {
     precision.name: precision
     for precision in (
         Precision("fp32"),
-        Precision("fp16", "f16", "f16", HALF_COSINE, "values and weights in fp16"),
+        Precision("fp16", "f32", "f16", HALF_COSINE, "weights in fp16, values in fp32"),
+        Precision("fp16-fp16", "f16", "f16", HALF_COSINE, "weights and values in fp16"),
         Precision("int8", "f32", "i8", 0.99, "matrices in int8, a scale for each column; values in fp32"),
         Precision("int8-fp16", "f16", "i8", 0.99, "matrices in int8, a scale for each column; the rest in fp16"),
     )
 }
-"""By name, the default first."""
+"""By name, the default first. A name says what weights are and, behind the hyphen, values where these are not fp32."""
 
 FP32 = PRECISIONS["fp32"]

@@ -24,6 +24,9 @@ SMALL = tuple(np.dtype(kind) for kind in ("int8", "uint8", "int16", "uint16"))
 GREATEST_HALF = 65504.0
 """What is finite and beyond it is stored as this number."""
 
+LEAST_HALF = 2.0**-14
+"""The least that float16 has to all its bits."""
+
 _WORDS = {"float32": 1, "int32": 1, "uint32": 1, "bool": 1, "int64": 2, "uint64": 2, "float64": 2}
 _WORDS.update({kind.name: 1 for kind in SMALL})
 
@@ -76,18 +79,21 @@ def stored(graph: Graph, precision: Precision) -> dict[str, ValueType]:
     """How each value lies on the device.
 
     float16 of the model stays float16. Where values are to be fp16, those of float32 are too, but for the graph's
-    inputs and outputs, vectors that are constants (biases, scales), and statistics: see `statistics`.
+    inputs and outputs, vectors that are constants (biases, scales), and statistics: see `statistics`. Where only
+    weights are to be, constants are that are no vectors and that `holds` lets.
     """
     roots = storages(graph)
     ends = {roots[value] for value in (*graph.inputs, *graph.outputs)}
     kept = statistics(graph, roots) - ends if _any_halves(graph, precision) else set()
+    narrow_constants = _narrow_constants(graph, precision)
     found = {}
     for value, kind in graph.types.items():
         root = roots[value]
         dtype = on_device(kind).dtype
         if dtype in (FLOAT, HALF):
             vector = root in graph.constants and graph.types[root].rank < 2
-            narrow = dtype == HALF or (precision.values == "f16" and root not in ends)
+            wanted = precision.values == "f16" or root in narrow_constants
+            narrow = dtype == HALF or (wanted and root not in ends)
             dtype = HALF if narrow and not vector and root not in kept else FLOAT
         found[value] = ValueType(dtype, kind.shape)
     return found
@@ -119,6 +125,32 @@ def statistics(graph: Graph, roots: Mapping[str, str]) -> set[str]:
     return found
 
 
+def holds(array: Array) -> bool:
+    """Whether float16 has an array's numbers to within half a step of its own, 2^-11, of the largest of them.
+
+    It has not where one is finite and beyond its range (a mask's -1e9), where all are tiny, and where they are whole
+    numbers (places) of which it has not each.
+    """
+    flat = array.reshape(-1)
+    if not flat.size or array.dtype == HALF:
+        return True
+    # Few arrays of weights begin with whole numbers, and those that do not need no copy.
+    if all(np.array_equal(part, np.rint(part), equal_nan=True) for part in (flat[:64], flat)):
+        return np.array_equal(halves(array).astype(array.dtype), array, equal_nan=True)
+    largest = _largest(flat)
+    if not np.isfinite(largest):
+        largest = _largest(flat[np.isfinite(flat)])
+    return LEAST_HALF <= largest <= GREATEST_HALF
+
+
+def rounding(array: Array) -> float:
+    """By how much float16 changes an array at most, as a share of its largest number; of those that are finite."""
+    whole = np.asarray(array, np.float32).reshape(-1)
+    whole = whole[np.isfinite(whole)]
+    largest = _largest(whole)
+    return float(np.abs(halves(whole) - whole).max() / largest) if largest else 0.0
+
+
 def halves(array: Array) -> Array:
     """An array of floats as float16: what is finite and beyond its range becomes its greatest number."""
     finite = np.isfinite(array)
@@ -139,7 +171,28 @@ def kind_of_matrix(matrix: Array, precision: Precision) -> Kind:
         return "i8"
     if precision.weights == "i8" and matrix.shape[0] >= _LEAST_ROWS and np.isfinite(matrix).all():
         return "i8"
-    return "f16" if matrix.dtype == HALF or precision.values == "f16" else "f32"
+    if matrix.dtype == HALF or precision.values == "f16":
+        return "f16"
+    return "f16" if precision.weights == "f16" and holds(matrix) else "f32"
+
+
+def _narrow_constants(graph: Graph, precision: Precision) -> set[str]:
+    """Constants that are float16 whatever values are."""
+    if precision.weights != "f16" or precision.values == "f16":
+        return set()
+    # Those of products are made from the model's arrays and not read from here, and looking through them takes long.
+    read = {value for node in graph.nodes for value in (node.inputs[::2] if node.op == "Linear" else node.inputs)}
+    read |= {value for node in graph.nodes if node.op == "Linear" for value in node.inputs[3:]}
+    return {
+        name
+        for name, array in graph.constants.items()
+        if array.dtype == FLOAT and array.ndim > 1 and name in read and holds(array)
+    }
+
+
+def _largest(array: Array) -> float:
+    """The largest size of a number; of nothing, 0. No copy is made."""
+    return float(max(array.max(), -array.min())) if array.size else 0.0
 
 
 def _any_halves(graph: Graph, precision: Precision) -> bool:

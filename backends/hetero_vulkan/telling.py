@@ -28,6 +28,7 @@ def told_of_storage(
     plans = executable.plans(shapes)
     own = any(kind.dtype == HALF for kind in cut.whole.types.values())
     halves = own or precision.values == "f16"
+    wide = precision.weights == "f16" and not halves
     told = f"{precision.name}: {precision.meaning}, sums in fp32"
     if own:
         told += "; what is float16 in the model stays so"
@@ -41,9 +42,18 @@ def told_of_storage(
         f"{_megabytes(sum(plan.end_bytes for plan in plans))} for inputs and outputs",
         "weights": f"{_megabytes(executable.memory)} on the device: {sizes or 'none'}",
     }
+    if executable.rounding:
+        details["weights"] += (
+            f"; fp16 changes a number by at most {executable.rounding:.1g} of the largest of its constant"
+        )
     kept = sum((plan.kept for plan in plans), Counter[str]())
     widened = sum((plan.widened for plan in plans), Counter[tuple[str, str]]())
-    if halves:
+    if wide:
+        details["kept in fp32"] = (
+            f"values in between, {_megabytes(sum(plan.wide_bytes for plan in plans))} more than in fp16 (fp16-fp16 has "
+            "them so: compare its answers); constants that are vectors, or that fp16 does not hold"
+        )
+    elif halves:
         values = ", ".join(f"{op} {count}" for op, count in kept.most_common())
         details["kept in fp32"] = "inputs and outputs of float32, constants that are vectors" + (
             f"; values given by {values}" if values else ""

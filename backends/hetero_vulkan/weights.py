@@ -16,7 +16,7 @@ from hetero.tensors import Array
 from hetero_vulkan.buffers import Buffer
 from hetero_vulkan.ops.packing import Packed, pack, packed_shape
 from hetero_vulkan.ops.tensors import Kind, Tensor, words
-from hetero_vulkan.storage import HALF, bytes_of, halves, kind_of, on_device, quantised, tensor_of
+from hetero_vulkan.storage import HALF, bytes_of, halves, kind_of, on_device, quantised, rounding, tensor_of
 from hetero_vulkan.warming import warm_up
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class Weights:
     Args:
         device: Where they lie.
         timeout: Seconds that preparing one may take.
+
+    Attributes:
+        rounding: By how much float16 changed the numbers of one at most, as a share of its largest.
     """
 
     def __init__(self, device: VulkanDevice, timeout: float) -> None:
@@ -49,6 +52,7 @@ class Weights:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._kept: dict[tuple[bytes, str, Kind], Buffer] = {}
+        self.rounding = 0.0
 
     def get(self, array: Array, dtype: np.dtype[Any] | None = None) -> Tensor:
         """An array on the device, copied there when it is first asked for.
@@ -66,7 +70,7 @@ class Weights:
             key = (_digest(array), "in order", kind_of(kind.dtype))
             buffer = self._kept.get(key)
             if buffer is None:
-                data = halves(array) if kind.dtype == HALF else array.astype(kind.dtype, copy=False)
+                data = self._halves(array) if kind.dtype == HALF else array.astype(kind.dtype, copy=False)
                 buffer = self._kept[key] = self._copied(np.ascontiguousarray(data), bytes_of(kind))
         return tensor_of(buffer, kind)
 
@@ -90,7 +94,7 @@ class Weights:
         with self._lock:
             if form not in self._kept:
                 given = array.dtype == np.int8
-                data, columns = quantised(array) if kind == "i8" and not given else (_as(array, kind), None)
+                data, columns = quantised(array) if kind == "i8" and not given else (self._as(array, kind), None)
                 if columns is not None and scales not in self._kept:
                     self._kept[scales] = self._copied(columns, columns.nbytes)
                 data = np.ascontiguousarray(data)
@@ -122,6 +126,16 @@ class Weights:
                 buffer.free()
             self._kept.clear()
 
+    def _as(self, array: Array, kind: Kind) -> Array:
+        if kind == "i8":
+            return array
+        return self._halves(array) if kind == "f16" else array.astype(np.float32, copy=False)
+
+    def _halves(self, array: Array) -> Array:
+        if array.dtype != HALF:
+            self.rounding = max(self.rounding, rounding(array))
+        return halves(array)
+
     def _copied(self, data: Array, nbytes: int) -> Buffer:
         buffer = self._device.buffer(nbytes)
         try:
@@ -143,12 +157,6 @@ class Weights:
             buffer.free()
             raise
         return buffer
-
-
-def _as(array: Array, kind: Kind) -> Array:
-    if kind == "i8":
-        return array
-    return halves(array) if kind == "f16" else array.astype(np.float32, copy=False)
 
 
 def _digest(array: Array) -> bytes:

@@ -18,7 +18,7 @@ from tests.vulkan.machine import WHICH
 REFUSED = ("int8",)
 # Kernels of plugins are programs without ONNX.
 PROGRAMS = [p for p in reference_programs() if not p.name.startswith("kernel-") and p.name not in REFUSED]
-# Without matrices a program in int8 is what it is in fp16.
+# Without matrices a program in int8 or with weights in fp16 is what it is without.
 OF_MATRICES = [p for p in PROGRAMS if p.name in ("matmul", "dynamic-batch")]
 
 
@@ -37,6 +37,11 @@ class TestInParts(TestWhole):
 
 
 class TestHalf(TestWhole):
+    options: ClassVar[dict[str, Any]] = {"precision": "fp16-fp16"}
+
+
+class TestHalfWeights(TestWhole):
+    programs = OF_MATRICES
     options: ClassVar[dict[str, Any]] = {"precision": "fp16"}
 
 

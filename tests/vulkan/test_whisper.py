@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import hetero
 from hetero import errors
 from hetero.backend import Call, Host
 from hetero.onnx_file import open_onnx
+from hetero.tensors import Array
 from hetero.whisper import Transcriber
 from hetero.whisper.audio import decode_audio
 from hetero.whisper.mel import log_mel
@@ -23,15 +26,26 @@ from hetero_vulkan.choosing import VARIABLE
 from tests.vulkan.machine import WHICH
 
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-CLIP = Path(__file__).parents[1] / "data" / "speech" / "librivox-0880.flac"
+SPEECH = Path(__file__).parents[1] / "data" / "speech"
+CLIP = SPEECH / "librivox-0880.flac"
+
+EVERY = "HETERO_TEST_RECORDINGS"
+"""Set: errors are measured of every recording, and of base with every precision."""
+
+# Those in which tiny.en amplifies a change of its input most: 20 to 80 times, in a single one of 1500 places.
+SENSITIVE = ("librivox-0880", "librivox-0930", "two_cities")
+
+
+def opened(name: str) -> Any:
+    try:
+        return open_model(name)
+    except errors.ModelError as error:
+        pytest.skip(f"no weights of {name}: {error}")
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    try:
-        return open_model("tiny.en")
-    except errors.ModelError as error:
-        pytest.skip(f"no weights of tiny.en: {error}")
+    return opened("tiny.en")
 
 
 @pytest.fixture
@@ -39,55 +53,84 @@ def host(tmp_path: Path, validated: bool) -> Host:
     return Host(environ={VARIABLE: WHICH}, cache=tmp_path / "cache")
 
 
+@lru_cache
+def heard(name: str) -> Array:
+    """The first 30 s of a recording with silence behind it, as `hetero transcribe` has them; or noise."""
+    if name == "noise":
+        return np.random.default_rng(0).standard_normal((1, 80, 3000), dtype=np.float32)
+    return log_mel(decode_audio(SPEECH / f"{name}.flac"), padding=30 * 16000)[None, :, :3000]
+
+
+@lru_cache
+def right(path: Path, name: str) -> Array:
+    """ONNX Runtime's answer."""
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"mel": heard(name)})[0])
+
+
 @pytest.mark.parametrize(
-    ("precision", "most", "typical", "weights"),
+    ("size", "precision", "of_noise", "of_speech", "typical", "weights"),
     [
-        ("fp32", 5e-6, 5e-6, 34e6),
-        ("fp16", 5e-3, 2e-3, 17e6),
-        ("int8", 0.1, 0.04, 11e6),
-        ("int8-fp16", 0.1, 0.04, 10e6),
+        ("tiny.en", "fp32", 5e-6, 5e-4, 2e-5, 34e6),
+        ("tiny.en", "fp16", 1e-4, 5e-4, 2e-5, 17e6),
+        ("tiny.en", "fp16-fp16", 5e-3, None, 1e-2, 17e6),
+        ("tiny.en", "int8", 0.1, None, 0.1, 11e6),
+        ("tiny.en", "int8-fp16", 0.1, None, 0.1, 10e6),
+        ("base", "fp16", 1e-4, 5e-4, 2e-5, 42e6),
+        ("base", "fp16-fp16", 5e-3, None, 1e-2, 42e6),
     ],
 )
 def test_the_encoder_s_error_is_what_the_precision_promises(
-    model: Any,
     host: Host,
     capsys: pytest.CaptureFixture[str],
+    size: str,
     precision: str,
-    most: float,
+    of_noise: float,
+    of_speech: float | None,
     typical: float,
     weights: float,
 ) -> None:
-    """The largest error of noise; of speech, where the network amplifies what happens in silence, the typical one."""
-    path = model.encoder / "encoder.onnx"
-    noise = np.random.default_rng(0).standard_normal((1, 80, 3000), dtype=np.float32)
-    speech = log_mel(decode_audio(CLIP), padding=30 * 16000)[None, :, :3000]
-    reference = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    """The largest error; where one place amplifies roundings of values by whatever they happen to be, the typical one.
+
+    The promise of fp16 is a tenth of 5e-3; values of fp16 miss that tenfold and more.
+    """
+    every = EVERY in os.environ
+    if size == "base" and precision != "fp16" and not every:
+        pytest.skip(f"measured where {EVERY} is set")
+    path = opened(size).encoder / "encoder.onnx"
+    names = sorted(each.stem for each in SPEECH.glob("*.flac")) if every else SENSITIVE
     backend = VulkanBackend(host)
     (device, *_) = backend.probe()
     options = {option.name: option.default for option in backend.options} | {"precision": precision}
     executable = backend.load(dataclasses.replace(open_onnx(path), sizes={"frames": 3000}), device, options)
-    details, told, errors = executable.details, [], []
-    for name, mel in (("noise", noise), ("speech", speech)):
-        (answer,) = executable.run({"mel": mel}, Call(0)).values()
-        right = reference.run(None, {"mel": mel})[0]
-        largest = float(np.abs(answer - right).max() / np.abs(right).max())
-        root = float(np.linalg.norm(answer - right) / np.linalg.norm(right))
-        errors.append((largest, root))
-        told.append(f"{name}: largest error {largest:.2g} of the largest value, typical {root:.2g}")
+    details, found = executable.details, {}
+    for name in ("noise", *names):
+        (answer,) = executable.run({"mel": heard(name)}, Call(0)).values()
+        reference = right(path, name)
+        off = answer - reference
+        found[name] = (
+            float(np.abs(off).max() / np.abs(reference).max()),
+            float(np.linalg.norm(off) / np.linalg.norm(reference)),
+        )
     assert executable.memory < weights  # type: ignore[attr-defined]
     executable.close()
     backend.close()
     assert "100.0% of the operations" in details["on the device"]
     with capsys.disabled():
+        told = "; ".join(f"{name} {largest:.2g}, typical {root:.2g}" for name, (largest, root) in found.items())
         print(  # noqa: T201
-            f"\ntiny.en's encoder on {device.description}, {precision}: {details['memory']}; weights "
-            f"{details['weights']}; {'; '.join(told)}"
+            f"\n{size}'s encoder on {device.description}, {precision}: {details['memory']}; weights "
+            f"{details['weights']}; largest errors of the largest value: {told}"
         )
-    assert errors[0][0] < most
-    assert errors[1][1] < typical
+    assert found["noise"][0] < of_noise
+    for name in names:
+        assert of_speech is None or found[name][0] < of_speech, name
+        assert found[name][1] < typical, name
+    if precision == "fp16":
+        assert details["kept in fp32"].startswith("values in between, ")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "fp16-fp16", "int8-fp16"])
 def test_speech_through_the_device_has_the_cpu_s_words(model: Any, host: Host, precision: str) -> None:
     with Transcriber(model) as transcriber:
         expected = transcriber.transcribe(CLIP).text
