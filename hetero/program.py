@@ -12,7 +12,7 @@ from hetero.cache import key_of, sha256_of
 from hetero.errors import Unsupported
 from hetero.tensors import Signature, TensorSpec
 
-LENGTHS = (1, 16, 1024)
+LENGTHS = (1, 16, 256, 1024)
 """Sizes of dimensions of which nothing is known, to be tried one after the other: a model may refuse the shortest."""
 
 

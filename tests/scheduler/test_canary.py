@@ -72,7 +72,7 @@ def test_a_model_that_refuses_short_signals_is_asked_of_longer_ones() -> None:
     canary = make_canary(program({"x": ("batch", "samples")}, {"y": ("batch", "frames")}), reference)
     assert canary is not None
     assert canary.inputs["x"].shape == (1, 1024)
-    assert reference.asked == [(1, 1), (1, 16), (1, 1024)]
+    assert reference.asked == [(1, 1), (1, 16), (1, 256), (1, 1024)]
 
 
 def test_a_model_of_known_size_is_asked_once() -> None:

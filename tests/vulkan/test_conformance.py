@@ -14,10 +14,8 @@ from hetero_vulkan.backend import VulkanBackend
 from hetero_vulkan.choosing import VARIABLE
 from tests.vulkan.machine import WHICH
 
-# What the device refuses whole; it is tested with the other refusals.
-REFUSED = ("int8",)
 # Kernels of plugins are programs without ONNX.
-PROGRAMS = [p for p in reference_programs() if not p.name.startswith("kernel-") and p.name not in REFUSED]
+PROGRAMS = [p for p in reference_programs() if not p.name.startswith("kernel-")]
 # Without matrices a program in int8 or with weights in fp16 is what it is without.
 OF_MATRICES = [p for p in PROGRAMS if p.name in ("matmul", "dynamic-batch")]
 
