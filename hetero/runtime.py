@@ -538,7 +538,7 @@ class Runtime:
         watched = watch.start()
         for candidate in candidates:
             if candidate.name in watched:
-                candidate.heat = Heat(watch.governor, candidate.name)
+                candidate.heat = Heat(watch.governor, candidate.name, watch.patience)
 
     def _candidates(self, program: Program, options: Options, wanted: str | Sequence[str] | None) -> list[Candidate]:
         chain = self._machine.chain if wanted is None else self._machine.wanted(wanted)

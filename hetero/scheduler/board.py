@@ -351,6 +351,8 @@ class Board:
                 request = queue[place]
                 if candidate not in request.candidates or candidate in request.tried:
                     continue
+                if request.held_since is not None:  # where it goes is for heat to say
+                    continue
                 if candidate.hot and not candidate.admits(request):
                     continue
                 here, there = candidate.expected(request), other.wait(now)

@@ -4,6 +4,9 @@ A policy chooses as if nothing were hot, or looks at `View.admits`; what becomes
 governor: it runs, waits for its turn (`pace`), goes elsewhere (`steer`), or waits until a device that is stopped may
 work again. Each choice goes into the request's record, with its reason. Where every device is stopped the CPU answers:
 its kernel slows it down by itself.
+
+Who leaves a stopped device at once for one on the same chip keeps it hot, and so stopped. Hence a request waits for
+some seconds first, unless its deadline presses or the other device does more with a joule.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hetero.backend import Call
-from hetero.thermal.steering import Decision, Worth
+from hetero.thermal.steering import Decision, Worth, elsewhere
 
 if TYPE_CHECKING:
     from hetero.scheduler.candidate import Candidate
@@ -37,6 +40,7 @@ class Heat:
     Args:
         governor: Decides.
         device: The device's name.
+        patience: As `ThermalSettings.patience`.
 
     Attributes:
         admission: What the governor grants.
@@ -44,8 +48,9 @@ class Heat:
         guesses: No sensor has told anything of it: `answered` is to be called.
     """
 
-    def __init__(self, governor: Governor, device: str) -> None:
+    def __init__(self, governor: Governor, device: str, patience: float = 0.0) -> None:
         self.governor = governor
+        self.patience = patience
         self._device = device
         self.admission = governor.pace(device)
         self.inside: dict[Call, float] = {}
@@ -177,6 +182,11 @@ def settle(request: Request, chosen: Candidate, options: Sequence[Candidate], no
         others = ready  # to wait elsewhere would be no better than to wait here
     others.sort(key=lambda candidate: not candidate.idle)
     decision = _decide(request, chosen, heat, others, pressed)
+    if heat.stopped and _is_patient(request, chosen, heat, others, now):
+        why = heat.governor.why(chosen.name)
+        told = f"{why}; waits up to {heat.patience:g} s for it to cool down, as another device would heat the chip"
+        note(request, Decision(chosen.name, "stop", told), now)
+        return chosen, True
     if decision.action == "stop":
         resort = next((candidate for candidate in options if is_last_resort(request, candidate)), None)
         if resort is not None:
@@ -194,6 +204,19 @@ def settle(request: Request, chosen: Candidate, options: Sequence[Candidate], no
         return chosen, False
     note(request, decision, now)
     return chosen, True
+
+
+def _is_patient(request: Request, chosen: Candidate, heat: Heat, others: Sequence[Candidate], now: float) -> bool:
+    """Whether a request rather waits for a stopped device than to have another one on the chip work for it."""
+    if not heat.patience or heat.governor.on_hot == "steer" or chosen.kind == "cpu":
+        return False
+    if request.answer_by is not None and request.answer_by < now + heat.patience:
+        return False
+    held = request.held_since is not None and request.record.heat[-1].action == "stop"
+    if held and now - (request.held_since or 0.0) >= heat.patience:
+        return False
+    to, _ = elsewhere("auto", _worth(chosen, request), [_worth(other, request) for other in others])
+    return not to
 
 
 def hold(request: Request, devices: Sequence[Candidate], now: float) -> bool:

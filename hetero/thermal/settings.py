@@ -30,6 +30,9 @@ class ThermalSettings:
         sampling: `thread`: a thread looks at the sensors once a second, from the first loaded program on. `manual`:
             whoever owns the clock calls `Runtime.governor.tick()`; so it is with any clock but the system's.
         follow_power: Whether the profile `default` becomes `battery`.
+        patience: Seconds for which a request waits for a device that is stopped before one takes it that does not do
+            more with a joule: on one chip that keeps the stopped device hot. 0 for not at all, as with
+            `on_hot="steer"`.
 
     Raises:
         OptionError: A name that is not known.
@@ -42,11 +45,14 @@ class ThermalSettings:
     frequency: bool = False
     sampling: Sampling = "thread"
     follow_power: bool = True
+    patience: float = 10.0
 
     def __post_init__(self) -> None:
         profile_named(self.profile)
         if self.on_hot is not None:
             check_on_hot(self.on_hot)
+        if not self.patience >= 0:
+            raise OptionError(f"patience is {self.patience!r}, expected seconds, 0 or more")
         if self.sampling not in get_args(Sampling):
             raise OptionError(f"sampling={self.sampling!r} is not known", fix=f"known: {', '.join(get_args(Sampling))}")
 

@@ -39,6 +39,7 @@ class Watch:
 
     Attributes:
         governor: What decides.
+        patience: As the settings have it.
 
     Raises:
         OptionError: A name or number that cannot be.
@@ -65,6 +66,7 @@ class Watch:
             follow_power=settings.follow_power,
             clock=clock,
         )
+        self.patience = settings.patience
         self._devices = {device.name: device for device in devices}
         self._modelled = modelled
         self._clock = clock

@@ -46,7 +46,9 @@ class Board:
     def __init__(self, make: Make, root: Path, **options: Any) -> None:
         self.clock = Clock()
         Sysroot(root / "root", "rk3588").show(dict.fromkeys(range(4), 40.0))
-        thermal = options.pop("thermal", ThermalSettings(on_hot=options.pop("on_hot", "pace")))
+        thermal = options.pop(
+            "thermal", ThermalSettings(on_hot=options.pop("on_hot", "pace"), patience=options.pop("patience", 0.0))
+        )
         seconds = options.pop("seconds", 1.0)
         run = self.clock.taking(seconds)
         backends = options.pop("backends", None) or (
@@ -176,6 +178,56 @@ def test_what_is_stopped_goes_to_the_next_device_and_comes_back(board: Callable[
     b.grant("npu", 1.0)
     back = chain.run(X).record
     assert (back.device, back.heat) == ("npu", [])
+
+
+@pytest.mark.parametrize("on_hot", ["pace", "auto"])
+def test_a_request_waits_a_while_for_a_stopped_device_before_another_one_heats_the_chip(
+    board: Callable[..., Board], on_hot: str
+) -> None:
+    b = board(on_hot=on_hot, patience=10.0)
+    session = b.load()
+    b.grant("npu", 0.0)
+    cooled, not_cooled = session.submit(X), session.submit(X + 1)
+    for _ in range(9):
+        b.wait(1.0)
+        b.tell()
+    assert waiting(session) == 2
+    b.grant("npu", 1.0)
+    b.tell()
+    assert answer(cooled) == [2, 4]
+    assert answer(not_cooled) == [4, 6]
+    # Both waited; where the NPU had its lane taken again the second may go on to the next device.
+    assert [record.heat[0].action for record in list(b.runtime.records)[-2:]] == ["stop", "stop"]
+    assert "npu" in {record.device for record in list(b.runtime.records)[-2:]}
+    b.grant("npu", 0.0)
+    future = session.submit(X)
+    for _ in range(11):
+        assert not future.done()
+        b.wait(1.0)
+        b.tell()
+    record = _record_of(b, future)
+    assert record.device == "cpu"
+    assert [(d.action, d.to) for d in record.heat] == [("stop", ""), ("steer", "cpu")]
+    assert record.heat[0].held == pytest.approx(11.0, abs=1.1)
+
+
+def test_nobody_waits_for_a_stopped_device_whose_deadline_presses_or_who_is_to_be_steered(
+    board: Callable[..., Board],
+) -> None:
+    b = board(on_hot="auto", patience=10.0)
+    session = b.load()
+    b.grant("npu", 0.0)
+    assert _record_of(b, session.submit(X, deadline=9.0)).device == "cpu"
+    for candidate in session._candidates:
+        candidate.expects.learn_energy(((2,),), {"npu": 2.0, "gpu": 3.0, "cpu": 1.0}[candidate.name], "a meter")
+    assert session.run(X).record.device == "cpu"
+
+
+def test_steered_work_does_not_wait_for_a_stopped_device(board: Callable[..., Board]) -> None:
+    b = board(on_hot="steer", patience=10.0)
+    session = b.load()
+    b.grant("npu", 0.0)
+    assert session.run(X).record.device == "cpu"
 
 
 def test_steer_goes_to_the_next_device_that_takes_it_now(board: Callable[..., Board]) -> None:
