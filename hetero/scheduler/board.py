@@ -325,8 +325,10 @@ class Board:
     def _serve_held(self, candidate: Candidate) -> None:
         with self._room:
             self._held.discard(candidate)
-            ready = self._serve(candidate)
+            ready = [] if candidate.stopped else self._serve(candidate)
         _tell(ready)
+        if candidate.stopped:
+            self.heat_changed()  # who has waited long enough for it may go elsewhere
 
     def _next_for(self, candidate: Candidate) -> tuple[list[Request], int] | None:
         """The first of those who wait for this candidate or for any."""

@@ -398,12 +398,12 @@ class Governor:
             resolution = self._thermometers.resolution(sensor)
             if sensor.whole and watched.device.kind != "cpu":
                 # The package's own temperature: it may be as hot as a CPU may be.
-                package = self._limits(Device("cpu", "cpu"))
-                limits = limits.with_({"maximum": max(limits.maximum, package.maximum)})
+                limits = max(limits, self._limits(Device("cpu", "cpu")), key=lambda each: each.maximum)
             critical = min((trip.celsius for trip in sensor.trips if trip.kind == "critical"), default=None)
             if critical is not None:
                 limits = limits.below(critical)
-            watched.control.speak(limits, reading.direct)
+            # The package's own sensor tells of its hottest place, which is no cooler than the device.
+            watched.control.speak(limits, reading.direct or sensor.whole)
         before = watched.control.grant.state
         # Where nobody tells what it does, it is taken to do all that it may: its heat is taken for its own.
         used = watched.admission.duty if watched.used is None else watched.used

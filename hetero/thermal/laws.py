@@ -173,15 +173,26 @@ class Budget:
         heating = self.heating
         heating.learn(celsius, used, seconds)
         self._judge(heating.rest, seconds)
-        wanted, self._horizon = 1.0, 0.0
-        for horizon in self._HORIZONS:
-            duty = heating.duty_for(self.target, horizon)
-            if duty < wanted:
-                wanted, self._horizon = duty, horizon
-        wanted = max(0.0, wanted)
+        wanted, self._horizon = self.most_below(self.target)
         self._duty = min(self._duty + self._UP * seconds, max(self._duty - self._DOWN * seconds, wanted))
         self._forecasts.append(heating.rest_after(self._CHECKED * seconds))
         return self._duty
+
+    def most_below(self, celsius: float) -> tuple[float, float]:
+        """The highest duty of which no forecast comes above a temperature, 0 to 1; and how far ahead the one is that does.
+
+        Args:
+            celsius: Degrees.
+
+        Returns:
+            The seconds are 0 where none does.
+        """
+        most, ahead = 1.0, 0.0
+        for horizon in self._HORIZONS:
+            duty = self.heating.duty_for(celsius, horizon)
+            if duty < most:
+                most, ahead = duty, horizon
+        return max(0.0, most), ahead
 
     def explain(self) -> str:
         """See `Law.explain`."""

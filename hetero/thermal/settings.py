@@ -30,9 +30,9 @@ class ThermalSettings:
         sampling: `thread`: a thread looks at the sensors once a second, from the first loaded program on. `manual`:
             whoever owns the clock calls `Runtime.governor.tick()`; so it is with any clock but the system's.
         follow_power: Whether the profile `default` becomes `battery`.
-        patience: Seconds for which a request waits for a device that is stopped before one takes it that does not do
-            more with a joule: on one chip that keeps the stopped device hot. 0 for not at all, as with
-            `on_hot="steer"`.
+        patience: Seconds from the beginning of a device's stop for which requests wait for it rather than go to one
+            that does not do more with a joule: on one chip that keeps the stopped device hot. 0 for not at all; so it
+            is with `on_hot="steer"`, and for a request whose deadline would be missed.
 
     Raises:
         OptionError: A name that is not known.

@@ -144,7 +144,9 @@ def test_a_device_that_others_heat_goes_on_since_resting_would_not_cool_it() -> 
         control.step(Reading(celsius), used, 1.0)
     assert isinstance(control.law, Budget)
     assert control.law.heating.self_heat < 10
-    assert control.grant.duty == 1.0
+    # The law alone, which keeps it below 90 C, would leave it nothing; it may work up to the stop.
+    assert control.law.most_below(control.law.target)[0] < 0.1
+    assert 0.5 < control.grant.duty < 1.0
     assert "others heat it" in control.grant.why
     assert control.step(Reading(95.5), 1.0, 1.0).duty == 0.0
 
