@@ -18,6 +18,7 @@ from hetero.backend import Device, Host, Kind
 from hetero.errors import OptionError, Unavailable
 from hetero.thermal.admission import Admission
 from hetero.thermal.control import Control, Grant
+from hetero.thermal.cpu import CpuLoad
 from hetero.thermal.drift import Drift
 from hetero.thermal.ladder import Ladder, next_step, power_share, restore
 from hetero.thermal.limits import Limits
@@ -154,6 +155,7 @@ class Governor:
             self.profile.limits_of(kind).with_(self._set.get(kind, {}))
         self._watched = {device.name: _Watched(device, self._limits(device), law, clock) for device in devices}
         self._thermometers = Thermometers(host.sysroot, devices)
+        self._cpu = CpuLoad(host.sysroot)
         self._ticked: float | None = None
         self._lock = threading.Lock()
         restore(host.sysroot, host.cache)
@@ -266,6 +268,10 @@ class Governor:
                 told = watched.admission.used()
                 watched.used = None if kernel is None and not watched.admission.told else max(told, kernel or 0.0)
             self._thermometers.sample(now, self._loads())
+            coming = self._cpu.look()
+            if coming is not None:
+                for watched in self._watched.values():
+                    watched.control.law.expect(coming)
             for name, watched in self._watched.items():
                 self._samples[name] = self._step(now, passed, watched)
             samples = dict(self._samples)
