@@ -26,42 +26,52 @@ _PER_LOAD = 7.5
 _MOST = 1.5
 
 
+class Rise:
+    """Tells of work that begins, from a load that is seen second by second."""
+
+    def __init__(self) -> None:
+        self._last: deque[float] = deque(maxlen=_LOOKS)
+
+    def take(self, share: float) -> float:
+        """Take in a load.
+
+        Args:
+            share: Of all cores, 0 to 1.
+
+        Returns:
+            Degrees that the work will heat the die by which was not there in the last seconds; 0 for none.
+        """
+        known = list(self._last)[:-1]
+        self._last.append(share)
+        rise = share - max(known) if known else 0.0
+        return min(_MOST, _PER_LOAD * rise) if rise >= _LEAST else 0.0
+
+
 class CpuLoad:
-    """The load of all cores, second by second. Not safe to use from several threads.
+    """The load of all cores. Not safe to use from several threads.
 
     Args:
         sysroot: Root of `/proc`.
-
-    Attributes:
-        share: Of the time since the last look in which the cores worked, 0 to 1; None where it cannot be read.
     """
 
     def __init__(self, sysroot: Path) -> None:
-        self.share: float | None = None
         self._file = sysroot / "proc/stat"
         self._before: tuple[int, int] | None = None
-        self._last: deque[float] = deque(maxlen=_LOOKS)
+        self._rise = Rise()
 
     def look(self) -> float | None:
         """Look again.
 
         Returns:
-            Degrees of heat that work has begun to make which was not there in the last seconds, 0 for none; None where
-            the load cannot be read.
+            As `Rise.take`; None where the load cannot be read.
         """
         before, now = self._before, self._ticks()
         self._before = now
         if now is None:
-            self.share = None
-            self._last.clear()
             return None
         if before is None or now[1] <= before[1]:
             return 0.0
-        self.share = min(1.0, max(0.0, (now[0] - before[0]) / (now[1] - before[1])))
-        known = list(self._last)[:-1]
-        self._last.append(self.share)
-        rise = self.share - max(known) if known else 0.0
-        return min(_MOST, _PER_LOAD * rise) if rise >= _LEAST else 0.0
+        return self._rise.take(min(1.0, max(0.0, (now[0] - before[0]) / (now[1] - before[1]))))
 
     def _ticks(self) -> tuple[int, int] | None:
         """Those at work, and all."""
