@@ -190,7 +190,7 @@ def settle(request: Request, chosen: Candidate, options: Sequence[Candidate], no
     decision = _decide(request, chosen, heat, others, pressed)
     if heat.stopped and _is_patient(request, chosen, heat, others, now):
         why = heat.governor.why(chosen.name)
-        told = f"{why}; waits for it to cool down in the first {heat.patience:g} s, as another device heats the chip too"
+        told = f"{why}; waits for it to cool down in the first {heat.patience:g} s, as others would heat the chip too"
         note(request, Decision(chosen.name, "stop", told), now)
         return chosen, True
     if decision.action == "stop":

@@ -11,7 +11,7 @@
 | `control`, `drift` | one device under control; heat guessed from how long calls take |
 | `admission`, `steering` | a duty made into admissions; elsewhere or slower |
 | `ladder` | the NPU's clock, for root |
-| `governor`, `sampling` | all of it together; a thread that has it look once a second |
+| `governor`, `samples`, `sampling` | all of it together; what it saw; a thread that has it look once a second |
 | `settings`, `watching` | what a user asks for; the governor of a Runtime |
 | `recording` | what was seen, and what would have been done |
 """

@@ -139,7 +139,7 @@ class Control:
         return Grant(duty, before.state if warm else "unknown", why)
 
     def _refuge(self, used: float, seconds: float) -> tuple[float, str] | None:
-        """How much of a hot device may go on all the same, and why: others heat it, and whoever takes its work heats more.
+        """How much of a hot device may go on all the same, and why: others heat it, and who takes its work heats more.
 
         Returns:
             None where its own work is what heats, or too little is known of that.

@@ -155,7 +155,7 @@ class Budget:
     _DOWN, _UP = 0.25, 0.08
     _CHECKED = 15
     _EXPECTED, _PER_DEGREE, _WIDEST, _WIDEST_SEEING = 0.5, 3.0, 0.9, 0.5
-    _KEPT_FREE = 20.0
+    _KEPT_FREE, _SETTLED = 20.0, 120.0
     _FIRST = 1.2
     _FORGET = 1 / 1000.0
 
@@ -167,13 +167,16 @@ class Budget:
         self._forecasts: deque[float] = deque(maxlen=self._CHECKED)
         self._duty = 1.0
         self._horizon = 0.0
-        self._widest = self._WIDEST
+        self._sees = False
+        self._seconds = 0.0
         self._coming = 0.0
         self._until = 0.0
 
     @property
     def _margin(self) -> float:
-        surprises = min(self._widest, self._PER_DEGREE * max(0.0, self._worst - self._EXPECTED))
+        # At first its own heat may surprise as well.
+        widest = self._WIDEST_SEEING if self._sees and self._seconds >= self._SETTLED else self._WIDEST
+        surprises = min(widest, self._PER_DEGREE * max(0.0, self._worst - self._EXPECTED))
         return self._least + surprises + self._coming
 
     @property
@@ -186,6 +189,7 @@ class Budget:
         # A sensor that tells steps tells the lower end of one.
         celsius += resolution / 2
         heating = self.heating
+        self._seconds += seconds
         self._until -= seconds
         if self._until <= 0:
             self._coming = 0.0
@@ -198,18 +202,18 @@ class Budget:
 
     def expect(self, degrees: float) -> None:
         """See `Law.expect`."""
-        self._widest = self._WIDEST_SEEING
+        self._sees = True
         if degrees > 0:
             self._coming, self._until = max(self._coming, degrees), self._KEPT_FREE
 
     def most_below(self, celsius: float) -> tuple[float, float]:
-        """The highest duty of which no forecast comes above a temperature, 0 to 1; and how far ahead the one is that does.
+        """The highest duty, 0 to 1, of which no forecast comes above a temperature, and the forecast that decides it.
 
         Args:
             celsius: Degrees.
 
         Returns:
-            The seconds are 0 where none does.
+            The duty; and how far ahead that forecast is, seconds, 0 where no forecast takes anything away.
         """
         most, ahead = 1.0, 0.0
         for horizon in self._HORIZONS:

@@ -62,7 +62,10 @@ Thermal = bool | str | ThermalSettings
 
 
 def settings_of(thermal: Thermal, environ: Mapping[str, str]) -> ThermalSettings | None:
-    """What an argument means; True is what the environment says (`HETERO_THERMAL=off`, or a profile's name).
+    """What an argument means; True is what the environment says.
+
+    As text, in `HETERO_THERMAL`, in `--thermal` and here, it is `off`, or a profile's name and after a comma how long a
+    stopped device is waited for, or one of both: `burst`, `burst,patience=5`, `patience=0`.
 
     Returns:
         None where heat is not looked at.
@@ -76,20 +79,31 @@ def settings_of(thermal: Thermal, environ: Mapping[str, str]) -> ThermalSettings
         return None
     if thermal is True:
         wanted = environ.get(VARIABLE, "").strip()
-        if not wanted:
-            return ThermalSettings()
-        return _named(wanted, f"{VARIABLE}={wanted}")
+        return _parsed(wanted, f"{VARIABLE}={wanted}") if wanted else ThermalSettings()
     if isinstance(thermal, str):
-        return _named(thermal, f"thermal={thermal!r}")
+        return _parsed(thermal, f"thermal={thermal!r}")
     raise OptionError(
         f"thermal is {thermal!r}, expected True, False, a profile's name or ThermalSettings",
         fix=f"profiles: {', '.join(PROFILES)}",
     )
 
 
-def _named(name: str, told: str) -> ThermalSettings | None:
-    if name == _OFF:
+def _parsed(text: str, told: str) -> ThermalSettings | None:
+    if text == _OFF:
         return None
-    if name not in PROFILES:
-        raise OptionError(f"{told} is neither a thermal profile nor off", fix=f"known: off, {', '.join(PROFILES)}")
-    return ThermalSettings(profile=name)
+    profile, patience = "default", ThermalSettings.patience
+    for place, part in enumerate(text.split(",")):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name == "patience" and value:
+            try:
+                patience = float(value)
+            except ValueError:
+                raise OptionError(f"{told}: {value!r} is no number of seconds", fix="such as patience=5") from None
+        elif place == 0 and name in PROFILES and "=" not in part:
+            profile = name
+        else:
+            raise OptionError(
+                f"{told} is neither a thermal profile nor off" if place == 0 else f"{told}: {part!r} is not known",
+                fix=f"known: off, {', '.join(PROFILES)}; after it, or alone: patience=SECONDS",
+            )
+    return ThermalSettings(profile=profile, patience=patience)

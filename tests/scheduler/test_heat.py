@@ -203,7 +203,7 @@ def test_requests_wait_for_a_device_that_has_just_stopped_and_it_answers_them(
     (decision,) = record.heat
     assert (decision.action, decision.held) == ("stop", pytest.approx(9.0))
     assert "waits for it to cool down in the first 10 s" in decision.reason
-    assert "as another device heats the chip too" in decision.reason
+    assert "as others would heat the chip too" in decision.reason
 
 
 def test_a_stop_that_lasts_is_waited_for_once_and_not_by_each_request_again(board: Callable[..., Board]) -> None:
@@ -335,7 +335,7 @@ def test_the_higher_priority_is_first_when_a_stop_ends_that_was_waited_for(board
     assert ran[0] == 6.0
 
 
-def test_who_is_cancelled_or_closed_while_waiting_for_a_stop_ends_and_heats_nothing(board: Callable[..., Board]) -> None:
+def test_who_is_cancelled_or_closed_while_waiting_for_a_stop_heats_nothing(board: Callable[..., Board]) -> None:
     b = board(patience=10.0)
     session = b.load()
     b.grant("npu", 0.0)

@@ -1,4 +1,4 @@
-"""Work that begins on the CPU is seen at once, what is always there is not, and a kernel that tells nothing is no load."""
+"""Work that begins on the CPU is seen at once, what is always there is no news, and what cannot be read is no load."""
 
 from __future__ import annotations
 
