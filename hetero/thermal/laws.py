@@ -156,10 +156,11 @@ class Budget:
     _CHECKED = 15
     _EXPECTED, _PER_DEGREE, _WIDEST, _WIDEST_SEEING = 0.5, 3.0, 0.9, 0.5
     _KEPT_FREE, _SETTLED = 20.0, 120.0
+    _AT_LIMIT = 0.75
     _FIRST = 1.2
     _FORGET = 1 / 1000.0
 
-    def __init__(self, limit: float, margin: float = 0.45) -> None:
+    def __init__(self, limit: float, margin: float = 0.5) -> None:
         self.limit = limit
         self._least = margin
         self.heating = Heating()
@@ -186,8 +187,8 @@ class Budget:
 
     def step(self, celsius: float, used: float, seconds: float, resolution: float) -> float:
         """See `Law.step`."""
-        # A sensor that tells steps tells the lower end of one.
-        celsius += resolution / 2
+        # A sensor that tells steps tells the lower end of one. In that which holds the limit it may be there already.
+        celsius += resolution * (self._AT_LIMIT if celsius + resolution > self.limit else 0.5)
         heating = self.heating
         self._seconds += seconds
         self._until -= seconds
