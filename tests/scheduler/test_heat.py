@@ -201,7 +201,8 @@ def test_requests_wait_for_a_device_that_has_just_stopped_and_it_answers_them(
     record = _record_of(b, future)
     assert record.device == "npu"
     (decision,) = record.heat
-    assert (decision.action, decision.held) == ("stop", pytest.approx(9.0))
+    assert decision.action == "stop"
+    assert decision.held == pytest.approx(9.0)
     assert "waits for it to cool down in the first 10 s" in decision.reason
     assert "as others would heat the chip too" in decision.reason
 

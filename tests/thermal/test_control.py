@@ -167,7 +167,8 @@ def test_below_its_stop_a_little_is_left_of_every_device_so_that_its_work_does_n
 
 def hot_from_the_start(control: Control, own: float, rest: float, seconds: int, most: float = 1.0) -> list[float]:
     """The duties of a device that others make so hot, and that heats itself by so much at full work, within seconds."""
-    duties, warm = [], 0.0
+    duties: list[float] = []
+    warm = 0.0
     for _ in range(seconds):
         used = min(most, control.grant.duty) if duties else 0.0
         warm += (used - warm) / 6
