@@ -236,7 +236,7 @@ def _look_after(watch: Watch, candidates: Sequence[Candidate]) -> None:
     watched = watch.start()
     for candidate in candidates:
         if candidate.name in watched:
-            candidate.heat = Heat(watch.governor, candidate.name)
+            candidate.heat = Heat(watch.governor, candidate.name, watch.patience)
 
 
 def _make_ready(

@@ -126,7 +126,8 @@ def backend_options(command: Command) -> Command:
     thermal = click.option(
         "--thermal",
         metavar="PROFILE|off",
-        help="Keep devices from getting too hot: default, llm_inference, continuous_audio, burst, battery, or off. "
+        help="Keep devices from getting too hot: default, llm_inference, continuous_audio, burst, battery, or off; "
+        "and ,patience=SECONDS: how long a stopped device is waited for, before others do its work. "
         "[env: HETERO_THERMAL]",
     )
     return option(thermal(on_hot(machine_options(command))))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from hetero.monitor.status import GovernorStatus, HeatEvent, HeatStatus
 
 if TYPE_CHECKING:
-    from hetero.thermal.governor import Governor, Sample
+    from hetero.thermal.governor import Governor
+    from hetero.thermal.samples import Sample
 
 _SHOWN = 8
 

@@ -325,8 +325,10 @@ class Board:
     def _serve_held(self, candidate: Candidate) -> None:
         with self._room:
             self._held.discard(candidate)
-            ready = self._serve(candidate)
+            ready = [] if candidate.stopped else self._serve(candidate)
         _tell(ready)
+        if candidate.stopped:
+            self.heat_changed()  # who has waited long enough for it may go elsewhere
 
     def _next_for(self, candidate: Candidate) -> tuple[list[Request], int] | None:
         """The first of those who wait for this candidate or for any."""
@@ -350,6 +352,8 @@ class Board:
             for place in range(len(queue) - 1, max(-1, len(queue) - 1 - _LOOK), -1):
                 request = queue[place]
                 if candidate not in request.candidates or candidate in request.tried:
+                    continue
+                if request.held_since is not None:  # where it goes is for heat to say
                     continue
                 if candidate.hot and not candidate.admits(request):
                     continue

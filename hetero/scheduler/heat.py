@@ -4,6 +4,10 @@ A policy chooses as if nothing were hot, or looks at `View.admits`; what becomes
 governor: it runs, waits for its turn (`pace`), goes elsewhere (`steer`), or waits until a device that is stopped may
 work again. Each choice goes into the request's record, with its reason. Where every device is stopped the CPU answers:
 its kernel slows it down by itself.
+
+Who leaves a stopped device at once for one on the same chip keeps it hot, and so stopped. Hence requests wait for the
+first seconds of a stop, unless a deadline presses or the other device does more with a joule. A stop that outlasts
+them has another cause than their work: from then on nobody waits for its end who has somewhere else to go.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hetero.backend import Call
-from hetero.thermal.steering import Decision, Worth
+from hetero.thermal.steering import Decision, Worth, elsewhere
 
 if TYPE_CHECKING:
     from hetero.scheduler.candidate import Candidate
@@ -37,6 +41,7 @@ class Heat:
     Args:
         governor: Decides.
         device: The device's name.
+        patience: As `ThermalSettings.patience`.
 
     Attributes:
         admission: What the governor grants.
@@ -44,8 +49,9 @@ class Heat:
         guesses: No sensor has told anything of it: `answered` is to be called.
     """
 
-    def __init__(self, governor: Governor, device: str) -> None:
+    def __init__(self, governor: Governor, device: str, patience: float = 0.0) -> None:
         self.governor = governor
+        self.patience = patience
         self._device = device
         self.admission = governor.pace(device)
         self.inside: dict[Call, float] = {}
@@ -74,6 +80,11 @@ class Heat:
     def due_in(self) -> float:
         """Seconds until a call may begin; infinite at a stop."""
         return self.admission.due_in()
+
+    def patient(self, now: float) -> float:
+        """Seconds for which requests still wait for it at its present stop before others take them over."""
+        since = self.admission.stopped_at
+        return 0.0 if since is None else max(0.0, since + self.patience - now)
 
     def explain(self) -> str:
         """What heat takes away from the device now, and why; empty for nothing."""
@@ -177,6 +188,11 @@ def settle(request: Request, chosen: Candidate, options: Sequence[Candidate], no
         others = ready  # to wait elsewhere would be no better than to wait here
     others.sort(key=lambda candidate: not candidate.idle)
     decision = _decide(request, chosen, heat, others, pressed)
+    if heat.stopped and _is_patient(request, chosen, heat, others, now):
+        why = heat.governor.why(chosen.name)
+        told = f"{why}; waits for it to cool down in the first {heat.patience:g} s, as others would heat the chip too"
+        note(request, Decision(chosen.name, "stop", told), now)
+        return chosen, True
     if decision.action == "stop":
         resort = next((candidate for candidate in options if is_last_resort(request, candidate)), None)
         if resort is not None:
@@ -194,6 +210,22 @@ def settle(request: Request, chosen: Candidate, options: Sequence[Candidate], no
         return chosen, False
     note(request, decision, now)
     return chosen, True
+
+
+def _is_patient(request: Request, chosen: Candidate, heat: Heat, others: Sequence[Candidate], now: float) -> bool:
+    """Whether a request rather waits for a stopped device than to have another one on the chip work for it."""
+    left = heat.patient(now)
+    if not left or heat.governor.on_hot == "steer" or chosen.kind == "cpu":
+        return False
+    rest = [each for each in request.candidates if each is not chosen and each not in request.tried]
+    if not any(each.usable or each.loadable for each in rest):
+        return False  # it waits for as long as it has to
+    if request.answer_by is not None:
+        longest = max((each.expected(request) or 0.0 for each in rest if each.usable), default=0.0)
+        if now + left + longest > request.answer_by:
+            return False
+    to, _ = elsewhere("auto", _worth(chosen, request), [_worth(other, request) for other in others])
+    return not to
 
 
 def hold(request: Request, devices: Sequence[Candidate], now: float) -> bool:
@@ -260,8 +292,10 @@ def look_again_in(request: Request, candidate: Candidate, now: float) -> float |
         None where that depends on the temperature alone: each of the governor's ticks looks.
     """
     heat = candidate.heat
-    if heat is None or heat.stopped:
+    if heat is None:
         return None
+    if heat.stopped:
+        return heat.patient(now) or None  # a sensor's driver may hang, and with it the ticks
     due_in = heat.due_in
     if request.answer_by is not None:
         due_in = min(due_in, request.answer_by - (candidate.expected(request) or 0.0) - now)

@@ -33,12 +33,14 @@ class Admission:
 
     Attributes:
         duty: The share of its time in which it may work, 0 to 1.
+        stopped_at: Since when that is nothing, on the clock; None while it is something.
         told: Somebody tells of calls.
     """
 
     def __init__(self, lanes: int, clock: Callable[[], float]) -> None:
         self.lanes = max(1, lanes)
         self.duty = 1.0
+        self.stopped_at: float | None = None
         self._clock = clock
         self._lock = threading.Lock()
         self._tokens = _BURST * self.lanes
@@ -166,6 +168,10 @@ class Admission:
 
     def _set(self, duty: float) -> None:
         self.duty = duty
+        if duty > 0:
+            self.stopped_at = None
+        elif self.stopped_at is None:
+            self.stopped_at = self._at
 
     def _fill(self) -> None:
         now = self._clock()

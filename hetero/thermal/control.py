@@ -18,6 +18,15 @@ from hetero.thermal.readings import Reading
 LAWS: dict[str, Callable[[float], Law]] = {"budget": Budget, "tokens": Tokens}
 
 _SMALL_HEAT = 10.0
+
+# Others heat a device of which that was not learned: so long it has hardly worked, and is as hot as it may be.
+_RESTED = 30.0
+_AT_REST = 0.1
+
+# Degrees below `stop` to which a device may work that others heat; so far below a stop ends, as resting brings no more.
+_BELOW_STOP = 1.5
+_AFTER_STOP = 2.0
+
 _BLIND_WARM = 0.5
 _PROXY_MARGIN = 2.0
 _LEAST = 0.05
@@ -69,6 +78,7 @@ class Control:
         self.law: Law = LAWS[law](limits.maximum)
         self.speak(limits, direct)
         self.drift = Drift()
+        self._rested = 0.0
         self.grant = Grant()
         self.seen = False
 
@@ -92,12 +102,16 @@ class Control:
             return self.grant
         self.seen = True
         celsius = reading.celsius
-        state = self.limits.state(celsius, self.grant.state)
         duty, why = self.law.step(celsius, used, seconds, resolution), self.law.explain()
-        refuge = self._refuge(celsius)
-        if refuge and state != "stop":
-            self.grant = Grant(1.0, state, refuge)
-            return self.grant
+        state = self.limits.state(celsius, self.grant.state)
+        refuge = self._refuge(used, seconds)
+        if refuge is not None:
+            most, told = refuge
+            if state == "stop" and celsius < self.limits.stop - _AFTER_STOP:
+                state = "hot"
+            if state != "stop":
+                self.grant = Grant(max(duty, most, _LEAST), state, f"{celsius:.1f} C, but {told}")
+                return self.grant
         ceiling = self.limits.ceiling(celsius, state)
         if ceiling < 1.0 and ceiling <= duty:
             at, left = (self.limits.stop, "nothing") if state == "stop" else (self.limits.maximum, "little")
@@ -124,14 +138,29 @@ class Control:
         why = f"the sensor is lost ({reading.reason}) and {was}: at most {duty:.0%} of it works until it is back"
         return Grant(duty, before.state if warm else "unknown", why)
 
-    def _refuge(self, celsius: float) -> str:
-        """Why a hot device goes on all the same: it is not what heats, and others would heat more. Empty otherwise."""
+    def _refuge(self, used: float, seconds: float) -> tuple[float, str] | None:
+        """How much of a hot device may go on all the same, and why: others heat it, and who takes its work heats more.
+
+        Returns:
+            None where its own work is what heats, or too little is known of that.
+        """
         law = self.law
-        if not isinstance(law, Budget) or law.heating.self_heat >= _SMALL_HEAT or not law.heating.confident:
-            return ""
-        if law.heating.rest < law.target:
-            return ""
-        return (
-            f"{celsius:.1f} C, but its own work is {law.heating.self_heat:.1f} C of that: others heat it, and "
-            "resting would not cool it"
-        )
+        if not isinstance(law, Budget):
+            return None
+        heating = law.heating
+        own, most = heating.self_heat, law.most_below(self.limits.stop - _BELOW_STOP)[0]
+        small = own + heating.doubt < _SMALL_HEAT
+        # Where pausing would take away more than half of its work, that is for what others do.
+        if heating.rest < law.target - (own / 2 if small or self._rested >= _RESTED else 0.0):
+            self._rested = 0.0
+            return None
+        if small:
+            return most, f"its own work is {own:.1f} C of that: others heat it, and resting would not cool it"
+        if heating.confident:
+            self._rested = 0.0
+            return None
+        if used <= _AT_REST or self._rested >= _RESTED:
+            self._rested += seconds
+        if self._rested < _RESTED:
+            return None
+        return most, "it was so at rest: others heat it, and what it adds itself is being learned"

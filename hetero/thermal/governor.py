@@ -11,20 +11,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from hetero.backend import Device, Host, Kind
 from hetero.errors import OptionError, Unavailable
 from hetero.thermal.admission import Admission
-from hetero.thermal.control import Control, Grant
+from hetero.thermal.control import Control
+from hetero.thermal.cpu import CpuLoad
 from hetero.thermal.drift import Drift
-from hetero.thermal.ladder import Ladder, next_step, power_share, restore
+from hetero.thermal.ladder import Ladder, restore
 from hetero.thermal.limits import Limits
 from hetero.thermal.npu import npu_load
 from hetero.thermal.power import Power, Source, read_power
 from hetero.thermal.profiles import PROFILES, Profile, profile_named
-from hetero.thermal.readings import Reading
+from hetero.thermal.samples import Event, Sample
 from hetero.thermal.sensors import Part, Sensor
 from hetero.thermal.sharing import among_others
 from hetero.thermal.steering import Decision, OnHot, Worth, check_on_hot, elsewhere
@@ -36,47 +36,6 @@ SILENT = 5.0
 """Seconds without a sample after which nothing is believed to be cool any more."""
 
 _ASK_POWER = 5.0
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What a tick saw and decided for one device.
-
-    Attributes:
-        device: Its name.
-        reading: Its temperature, or why it is unknown.
-        grant: What it may do.
-        used: The share of its time in which it worked, 0 to 1, since the tick before; None when nobody tells.
-        resolution: Degrees between two values that its sensor tells; 0 when it is not known.
-    """
-
-    device: str
-    reading: Reading
-    grant: Grant
-    used: float | None
-    resolution: float
-
-
-@dataclass(frozen=True)
-class Event:
-    """A device's state has changed, or something that concerns it has failed (then both states are the same).
-
-    Attributes:
-        at: Seconds, on the governor's clock.
-        device: Its name.
-        before: The state that it left.
-        after: The one that it came to.
-        reason: In words.
-    """
-
-    at: float
-    device: str
-    before: str
-    after: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.device}: {self.before} -> {self.after}: {self.reason}"
 
 
 class _Watched:
@@ -172,11 +131,11 @@ class Governor:
             device.name: _Watched(device, self._limits(device), law, admission(device)) for device in devices
         }
         self._thermometers = Thermometers(host.sysroot, devices)
+        self._cpu = CpuLoad(host.sysroot)
         self._ticked: float | None = None
         self._lock = threading.Lock()
         restore(host.sysroot, host.cache)
         self.frequency = Ladder(host.sysroot, host.cache) if frequency else None
-        self._climbed = 0.0
         self._samples: dict[str, Sample] = {}
 
     # On the way of a request
@@ -284,6 +243,10 @@ class Governor:
                 told = watched.admission.used(watched)
                 watched.used = None if kernel is None and not watched.admission.told else max(told, kernel or 0.0)
             self._thermometers.sample(now, self._loads())
+            coming = self._cpu.look()
+            if coming is not None:
+                for watched in self._watched.values():
+                    watched.control.law.expect(coming)
             for name, watched in self._watched.items():
                 self._samples[name] = self._step(now, passed, watched)
             samples = dict(self._samples)
@@ -418,46 +381,30 @@ class Governor:
         resolution = 0.0
         if sensor is not None:
             resolution = self._thermometers.resolution(sensor)
-            if sensor.whole and watched.device.kind != "cpu":
-                # The package's own temperature: it may be as hot as a CPU may be.
-                package = self._limits(Device("cpu", "cpu"))
-                limits = limits.with_({"maximum": max(limits.maximum, package.maximum)})
+            device = watched.device
+            if sensor.whole and device.kind != "cpu" and not {device.kind, device.name} & set(self._set):
+                # The package's own temperature: it may be as hot as a CPU may be, where nobody has said otherwise.
+                limits = max(limits, self._limits(Device("cpu", "cpu")), key=lambda each: each.maximum)
             critical = min((trip.celsius for trip in sensor.trips if trip.kind == "critical"), default=None)
             if critical is not None:
                 limits = limits.below(critical)
-            watched.control.speak(limits, reading.direct)
+            # The package's own sensor tells of its hottest place, which is no cooler than the device.
+            watched.control.speak(limits, reading.direct or sensor.whole)
         before = watched.control.grant.state
         # Where nobody tells what it does, it is taken to do all that it may: its heat is taken for its own.
         used = watched.admission.duty if watched.used is None else watched.used
-        grant = watched.control.step(reading, used * self._clock_share(watched), passed, resolution)
-        watched.grant(self._climb(now, watched, grant.duty))
+        ladder = self.frequency if watched.device.kind == "npu" else None
+        grant = watched.control.step(reading, used * (ladder.share if ladder else 1.0), passed, resolution)
+        watched.grant(self._climb(now, watched, ladder, grant.duty) if ladder else grant.duty)
         if grant.state != before:
             self.events.append(Event(now, watched.device.name, before, grant.state, f"{reading}; {grant.why}"))
         return Sample(watched.device.name, reading, grant, watched.used, resolution)
 
-    def _clock_share(self, watched: _Watched) -> float:
-        if self.frequency is None or watched.device.kind != "npu":
-            return 1.0
-        return power_share(self.frequency.clock, self.frequency.clocks[-1])
-
-    def _climb(self, now: float, watched: _Watched, duty: float) -> float:
-        """Where the clock may be set, what is granted is made of a lower clock first."""
-        if self.frequency is None or watched.device.kind != "npu":
-            return duty
-        ladder = self.frequency
-        chosen = next_step(ladder.clocks, ladder.clock, duty, now - self._climbed)
-        if chosen != ladder.clock:
-            try:
-                ladder.set(chosen)
-                self._climbed = now
-            except Unavailable as error:
-                self.events.append(
-                    Event(
-                        now,
-                        watched.device.name,
-                        watched.control.grant.state,
-                        watched.control.grant.state,
-                        error.problem,
-                    )
-                )
-        return min(1.0, duty / power_share(ladder.clock, ladder.clocks[-1]))
+    def _climb(self, now: float, watched: _Watched, ladder: Ladder, duty: float) -> float:
+        """What is granted is made of a lower clock first."""
+        try:
+            ladder.climb(duty, now)
+        except Unavailable as error:
+            state = watched.control.grant.state
+            self.events.append(Event(now, watched.device.name, state, state, error.problem))
+        return min(1.0, duty / ladder.share)

@@ -48,8 +48,12 @@ class Heating:
     @property
     def confident(self) -> bool:
         """The sum of both was learned, not assumed: its standard deviation is below a third of it, or 3 degrees."""
-        doubt = math.sqrt(max(0.0, self._p[0] + self._p[4] + 2 * self._p[1]))
-        return doubt <= max(3.0, self.self_heat / 3)
+        return self.doubt <= max(3.0, self.self_heat / 3)
+
+    @property
+    def doubt(self) -> float:
+        """The standard deviation of `self_heat`, degrees."""
+        return math.sqrt(max(0.0, self._p[0] + self._p[4] + 2 * self._p[1]))
 
     @property
     def self_heat(self) -> float:

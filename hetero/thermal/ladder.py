@@ -91,8 +91,29 @@ class Ladder:
                 "the NPU's clock may be set by root alone",
                 fix=f"run as root, or let this user write it: sudo chmod a+w {self._file}",
             )
+        self._climbed = 0.0
         self._open = True
         atexit.register(self.close)
+
+    @property
+    def share(self) -> float:
+        """Of the power at the highest clock that the NPU takes at the present one, 0 to 1."""
+        return power_share(self.clock, self.clocks[-1])
+
+    def climb(self, duty: float, now: float) -> None:
+        """Set the clock that makes the most of a duty at the highest one, unless it was changed a moment ago.
+
+        Args:
+            duty: That was granted, 0 to 1.
+            now: Seconds.
+
+        Raises:
+            Unavailable: It could not be written.
+        """
+        chosen = next_step(self.clocks, self.clock, duty, now - self._climbed)
+        if chosen != self.clock:
+            self.set(chosen)
+            self._climbed = now
 
     def set(self, clock: int) -> None:
         """Have the kernel go no higher than this step, nor higher than stood there before.

@@ -47,6 +47,12 @@ class Law(Protocol):
             From 0 to 1.
         """
 
+    def expect(self, degrees: float) -> None:
+        """Work that was not there before has begun, and will heat the device by so many degrees within seconds.
+
+        Called before each step by whoever sees such work begin, with 0 where there is none.
+        """
+
     def explain(self) -> str:
         """Why the duty is what it is, in a few words."""
 
@@ -107,6 +113,9 @@ class Tokens:
             self._armed = False
         return self._duty
 
+    def expect(self, degrees: float) -> None:
+        """See `Law.expect`: this one has its margin for it."""
+
     def explain(self) -> str:
         """See `Law.explain`."""
         if not self._armed:
@@ -131,8 +140,9 @@ class Budget:
     them is taken, for a second. What the model does not know (the air, other work on the die, wrong time constants) is
     learned as an offset and its trend, so there is no error that stays, and nothing to wind up.
 
-    What comes without notice (a compile begins) is not in any forecast: the target keeps a distance from the limit,
-    more of it where the offset has been seen to jump.
+    What comes without notice is not in any forecast: the target keeps a distance from the limit, more of it where the
+    offset has been seen to jump. Where others' work is seen to begin (`expect`), its heat is kept free in advance, and
+    less has to be kept free at all times.
 
     Args:
         limit: Degrees that must not be reached.
@@ -144,11 +154,13 @@ class Budget:
     _HORIZONS = (3.0, 6.0, 12.0)
     _DOWN, _UP = 0.25, 0.08
     _CHECKED = 15
-    _EXPECTED, _PER_DEGREE, _WIDEST = 0.5, 3.0, 0.9
+    _EXPECTED, _PER_DEGREE, _WIDEST, _WIDEST_SEEING = 0.5, 3.0, 0.9, 0.5
+    _KEPT_FREE, _SETTLED = 20.0, 120.0
+    _AT_LIMIT = 0.75
     _FIRST = 1.2
     _FORGET = 1 / 1000.0
 
-    def __init__(self, limit: float, margin: float = 0.4) -> None:
+    def __init__(self, limit: float, margin: float = 0.5) -> None:
         self.limit = limit
         self._least = margin
         self.heating = Heating()
@@ -156,10 +168,17 @@ class Budget:
         self._forecasts: deque[float] = deque(maxlen=self._CHECKED)
         self._duty = 1.0
         self._horizon = 0.0
+        self._sees = False
+        self._seconds = 0.0
+        self._coming = 0.0
+        self._until = 0.0
 
     @property
     def _margin(self) -> float:
-        return self._least + min(self._WIDEST, self._PER_DEGREE * max(0.0, self._worst - self._EXPECTED))
+        # At first its own heat may surprise as well.
+        widest = self._WIDEST_SEEING if self._sees and self._seconds >= self._SETTLED else self._WIDEST
+        surprises = min(widest, self._PER_DEGREE * max(0.0, self._worst - self._EXPECTED))
+        return self._least + surprises + self._coming
 
     @property
     def target(self) -> float:
@@ -168,27 +187,49 @@ class Budget:
 
     def step(self, celsius: float, used: float, seconds: float, resolution: float) -> float:
         """See `Law.step`."""
-        # A sensor that tells steps tells the lower end of one.
-        celsius += resolution / 2
+        # A sensor that tells steps tells the lower end of one. In that which holds the limit it may be there already.
+        celsius += resolution * (self._AT_LIMIT if celsius + resolution > self.limit else 0.5)
         heating = self.heating
+        self._seconds += seconds
+        self._until -= seconds
+        if self._until <= 0:
+            self._coming = 0.0
         heating.learn(celsius, used, seconds)
         self._judge(heating.rest, seconds)
-        wanted, self._horizon = 1.0, 0.0
-        for horizon in self._HORIZONS:
-            duty = heating.duty_for(self.target, horizon)
-            if duty < wanted:
-                wanted, self._horizon = duty, horizon
-        wanted = max(0.0, wanted)
+        wanted, self._horizon = self.most_below(self.target)
         self._duty = min(self._duty + self._UP * seconds, max(self._duty - self._DOWN * seconds, wanted))
         self._forecasts.append(heating.rest_after(self._CHECKED * seconds))
         return self._duty
+
+    def expect(self, degrees: float) -> None:
+        """See `Law.expect`."""
+        self._sees = True
+        if degrees > 0:
+            self._coming, self._until = max(self._coming, degrees), self._KEPT_FREE
+
+    def most_below(self, celsius: float) -> tuple[float, float]:
+        """The highest duty, 0 to 1, of which no forecast comes above a temperature, and the forecast that decides it.
+
+        Args:
+            celsius: Degrees.
+
+        Returns:
+            The duty; and how far ahead that forecast is, seconds, 0 where no forecast takes anything away.
+        """
+        most, ahead = 1.0, 0.0
+        for horizon in self._HORIZONS:
+            duty = self.heating.duty_for(celsius, horizon)
+            if duty < most:
+                most, ahead = duty, horizon
+        return max(0.0, most), ahead
 
     def explain(self) -> str:
         """See `Law.explain`."""
         heats = f"it heats itself by {self.heating.self_heat:.1f} C"
         if not self._horizon:
             return f"no forecast comes near {self.target:.1f} C; {heats}"
-        return f"the most that stays below {self.target:.1f} C for {self._horizon:g} s; {heats}"
+        coming = f"; {self._coming:.1f} C are kept free for others' work, which has begun" if self._coming else ""
+        return f"the most that stays below {self.target:.1f} C for {self._horizon:g} s; {heats}{coming}"
 
     def _judge(self, rest: float, seconds: float) -> None:
         """How much warmer than forecast others have made it, at the worst; time makes that forgotten."""

@@ -17,10 +17,11 @@ from typing import Any, TextIO, get_args
 from hetero.backend import Device, Kind
 from hetero.errors import InputError
 from hetero.thermal.control import Control, Grant
-from hetero.thermal.governor import Governor, Sample
+from hetero.thermal.governor import Governor
 from hetero.thermal.limits import STATES, Limits
 from hetero.thermal.profiles import Profile
 from hetero.thermal.readings import Reading
+from hetero.thermal.samples import Sample
 
 FORMAT = 1
 _MARK = "hetero thermal"

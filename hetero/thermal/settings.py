@@ -30,6 +30,9 @@ class ThermalSettings:
         sampling: `thread`: a thread looks at the sensors once a second, from the first loaded program on. `manual`:
             whoever owns the clock calls `Runtime.governor.tick()`; so it is with any clock but the system's.
         follow_power: Whether the profile `default` becomes `battery`.
+        patience: Seconds from the beginning of a device's stop for which requests wait for it rather than go to one
+            that does not do more with a joule: on one chip that keeps the stopped device hot. 0 for not at all; so it
+            is with `on_hot="steer"`, and for a request whose deadline would be missed.
 
     Raises:
         OptionError: A name that is not known.
@@ -42,11 +45,14 @@ class ThermalSettings:
     frequency: bool = False
     sampling: Sampling = "thread"
     follow_power: bool = True
+    patience: float = 10.0
 
     def __post_init__(self) -> None:
         profile_named(self.profile)
         if self.on_hot is not None:
             check_on_hot(self.on_hot)
+        if not self.patience >= 0:
+            raise OptionError(f"patience is {self.patience!r}, expected seconds, 0 or more")
         if self.sampling not in get_args(Sampling):
             raise OptionError(f"sampling={self.sampling!r} is not known", fix=f"known: {', '.join(get_args(Sampling))}")
 
@@ -56,7 +62,10 @@ Thermal = bool | str | ThermalSettings
 
 
 def settings_of(thermal: Thermal, environ: Mapping[str, str]) -> ThermalSettings | None:
-    """What an argument means; True is what the environment says (`HETERO_THERMAL=off`, or a profile's name).
+    """What an argument means; True is what the environment says.
+
+    As text, in `HETERO_THERMAL`, in `--thermal` and here, it is `off`, or a profile's name and after a comma how long a
+    stopped device is waited for, or one of both: `burst`, `burst,patience=5`, `patience=0`.
 
     Returns:
         None where heat is not looked at.
@@ -70,20 +79,31 @@ def settings_of(thermal: Thermal, environ: Mapping[str, str]) -> ThermalSettings
         return None
     if thermal is True:
         wanted = environ.get(VARIABLE, "").strip()
-        if not wanted:
-            return ThermalSettings()
-        return _named(wanted, f"{VARIABLE}={wanted}")
+        return _parsed(wanted, f"{VARIABLE}={wanted}") if wanted else ThermalSettings()
     if isinstance(thermal, str):
-        return _named(thermal, f"thermal={thermal!r}")
+        return _parsed(thermal, f"thermal={thermal!r}")
     raise OptionError(
         f"thermal is {thermal!r}, expected True, False, a profile's name or ThermalSettings",
         fix=f"profiles: {', '.join(PROFILES)}",
     )
 
 
-def _named(name: str, told: str) -> ThermalSettings | None:
-    if name == _OFF:
+def _parsed(text: str, told: str) -> ThermalSettings | None:
+    if text == _OFF:
         return None
-    if name not in PROFILES:
-        raise OptionError(f"{told} is neither a thermal profile nor off", fix=f"known: off, {', '.join(PROFILES)}")
-    return ThermalSettings(profile=name)
+    profile, patience = "default", ThermalSettings.patience
+    for place, part in enumerate(text.split(",")):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name == "patience" and value:
+            try:
+                patience = float(value)
+            except ValueError:
+                raise OptionError(f"{told}: {value!r} is no number of seconds", fix="such as patience=5") from None
+        elif place == 0 and name in PROFILES and "=" not in part:
+            profile = name
+        else:
+            raise OptionError(
+                f"{told} is neither a thermal profile nor off" if place == 0 else f"{told}: {part!r} is not known",
+                fix=f"known: off, {', '.join(PROFILES)}; after it, or alone: patience=SECONDS",
+            )
+    return ThermalSettings(profile=profile, patience=patience)

@@ -41,6 +41,7 @@ class Watch:
 
     Attributes:
         governor: What decides.
+        patience: As the settings have it.
 
     Raises:
         OptionError: A name or number that cannot be.
@@ -68,6 +69,7 @@ class Watch:
             clock=clock,
             admission=functools.partial(shared_admission, host, clock),
         )
+        self.patience = settings.patience
         self._devices = {device.name: device for device in devices}
         self._modelled = modelled
         self._clock = clock

@@ -46,7 +46,9 @@ class Board:
     def __init__(self, make: Make, root: Path, **options: Any) -> None:
         self.clock = Clock()
         Sysroot(root / "root", "rk3588").show(dict.fromkeys(range(4), 40.0))
-        thermal = options.pop("thermal", ThermalSettings(on_hot=options.pop("on_hot", "pace")))
+        thermal = options.pop(
+            "thermal", ThermalSettings(on_hot=options.pop("on_hot", "pace"), patience=options.pop("patience", 0.0))
+        )
         seconds = options.pop("seconds", 1.0)
         run = self.clock.taking(seconds)
         backends = options.pop("backends", None) or (
@@ -176,6 +178,196 @@ def test_what_is_stopped_goes_to_the_next_device_and_comes_back(board: Callable[
     b.grant("npu", 1.0)
     back = chain.run(X).record
     assert (back.device, back.heat) == ("npu", [])
+
+
+def pass_seconds(b: Board, seconds: int) -> None:
+    for _ in range(seconds):
+        b.wait(1.0)
+        b.tell()
+
+
+@pytest.mark.parametrize("on_hot", ["pace", "auto"])
+def test_requests_wait_for_a_device_that_has_just_stopped_and_it_answers_them(
+    board: Callable[..., Board], on_hot: str
+) -> None:
+    b = board(on_hot=on_hot, patience=10.0)
+    session = b.load()
+    b.grant("npu", 0.0)
+    future = session.submit(X)
+    pass_seconds(b, 9)
+    assert waiting(session) == 1
+    b.grant("npu", 1.0)
+    b.tell()
+    record = _record_of(b, future)
+    assert record.device == "npu"
+    (decision,) = record.heat
+    assert decision.action == "stop"
+    assert decision.held == pytest.approx(9.0)
+    assert "waits for it to cool down in the first 10 s" in decision.reason
+    assert "as others would heat the chip too" in decision.reason
+
+
+def test_a_stop_that_lasts_is_waited_for_once_and_not_by_each_request_again(board: Callable[..., Board]) -> None:
+    b = board(patience=10.0)
+    session = b.load()
+    b.grant("npu", 0.0)
+    first = session.submit(X)
+    pass_seconds(b, 6)
+    second = session.submit(X)
+    pass_seconds(b, 3)
+    assert not first.done()
+    pass_seconds(b, 2)
+    assert [answer(first), answer(second)] == [[2, 4], [2, 4]]
+    for record, held in zip(b.runtime.records, (10.0, 4.0), strict=True):
+        assert record.device == "cpu"
+        assert [(d.action, d.to) for d in record.heat] == [("stop", ""), ("steer", "cpu")]
+        assert record.heat[0].held == pytest.approx(held, abs=1.1)
+    for _ in range(3):
+        assert session.run(X).record.device == "cpu"  # at once
+    b.grant("npu", 1.0)
+    assert session.run(X).record.device == "npu"
+    b.grant("npu", 0.0)
+    again = session.submit(X)
+    pass_seconds(b, 5)
+    assert not again.done()  # another stop
+    pass_seconds(b, 6)
+    assert _record_of(b, again).device == "cpu"
+
+
+def test_the_wait_for_a_stop_ends_though_nobody_looks_at_the_temperatures_any_more(board: Callable[..., Board]) -> None:
+    b = board(patience=10.0)
+    session = b.load()
+    b.grant("npu", 0.0)
+    future = session.submit(X)
+    b.wait(9.9)
+    assert not future.done()
+    b.wait(0.2)
+    assert _record_of(b, future).device == "cpu"
+
+
+def test_where_all_are_stopped_they_get_a_while_to_cool_down_before_the_last_resort_heats_on(
+    board: Callable[..., Board],
+) -> None:
+    b = board(patience=10.0)
+    session = b.load()
+    for device in ("npu", "gpu", "cpu"):
+        b.grant(device, 0.0)
+    future = session.submit(X)
+    pass_seconds(b, 9)
+    assert not future.done()
+    pass_seconds(b, 2)
+    record = _record_of(b, future)
+    assert record.device == "cpu"
+    assert "last resort" in record.heat[-1].reason
+
+
+def test_nobody_waits_for_a_stopped_device_whose_deadline_presses_or_where_another_does_more_with_a_joule(
+    board: Callable[..., Board],
+) -> None:
+    b = board(on_hot="auto", patience=10.0)
+    session = b.load()
+    b.grant("npu", 0.0)
+    assert _record_of(b, session.submit(X, deadline=9.0)).device == "cpu"
+    for candidate in session._candidates:
+        candidate.expects.learn_energy(((2,),), {"npu": 2.0, "gpu": 3.0, "cpu": 1.0}[candidate.name], "a meter")
+    assert session.run(X).record.device == "cpu"
+
+
+def test_who_waits_for_a_stop_keeps_the_time_that_the_other_device_takes_until_its_deadline(
+    board: Callable[..., Board],
+) -> None:
+    b = board(patience=10.0, seconds=3.0)
+    session = b.load()
+    for _ in range(3):
+        session.run(X, device="cpu")
+    b.grant("npu", 0.0)
+    assert _record_of(b, session.submit(X, deadline=12.0)).device == "cpu"
+    b.grant("npu", 1.0)
+    b.grant("npu", 0.0)
+    easy = session.submit(X, deadline=14.0)
+    pass_seconds(b, 9)
+    assert not easy.done()
+    pass_seconds(b, 1)
+    assert _record_of(b, easy).device == "cpu"
+
+
+@pytest.mark.parametrize("options", [{"fallback": "forbid"}, {"device": "npu"}])
+def test_who_has_nowhere_else_to_go_is_not_said_to_wait_for_a_while(
+    board: Callable[..., Board], options: dict[str, Any]
+) -> None:
+    b = board(patience=10.0)
+    session = b.load()
+    b.grant("npu", 0.0)
+    future = session.submit(X, **options)
+    pass_seconds(b, 20)
+    assert not future.done()
+    b.grant("npu", 1.0)
+    b.tell()
+    record = _record_of(b, future)
+    assert record.device == "npu"
+    assert "no other device could take it" in record.heat[0].reason
+    assert record.heat[0].held == pytest.approx(20.0)
+
+
+def test_steered_work_does_not_wait_for_a_stopped_device(board: Callable[..., Board]) -> None:
+    b = board(on_hot="steer", patience=10.0)
+    session = b.load()
+    b.grant("npu", 0.0)
+    assert session.run(X).record.device == "cpu"
+
+
+def test_the_higher_priority_is_first_when_a_stop_ends_that_was_waited_for(board: Callable[..., Board]) -> None:
+    ran: list[float] = []
+
+    def seen(inputs: Mapping[str, Any], call: Call) -> Mapping[str, Any]:
+        ran.append(float(inputs["x"][0]))
+        return double(inputs, call)
+
+    b = board(patience=10.0, backends=(fake("npu", run=seen), fake("cpu", kind="cpu")))
+    session = b.load()
+    b.grant("npu", 0.0)
+    futures = [session.submit(X + priority, priority=priority) for priority in (0, 5, 1)]
+    pass_seconds(b, 2)
+    assert waiting(session) == 3
+    ran.clear()
+    b.grant("npu", 1.0)
+    b.tell()
+    assert [answer(future) for future in futures] == [[2, 4], [12, 14], [4, 6]]
+    assert ran[0] == 6.0
+
+
+def test_who_is_cancelled_or_closed_while_waiting_for_a_stop_heats_nothing(board: Callable[..., Board]) -> None:
+    b = board(patience=10.0)
+    session = b.load()
+    b.grant("npu", 0.0)
+    cancelled, closed = session.submit(X), session.submit(X)
+    pass_seconds(b, 3)
+    assert cancelled.cancel()
+    assert waiting(session) == 1
+    session.close()
+    with pytest.raises(hetero.errors.ClosedError):
+        closed.result(30)
+    b.wait(30.0)
+    assert [record.device for record in b.runtime.records] == [None, None]
+    assert [record.heat[0].held for record in b.runtime.records] == [pytest.approx(3.0)] * 2
+
+
+def test_a_synchronous_call_waits_for_a_stop_too(board: Callable[..., Board]) -> None:
+    b = board(patience=10.0)
+    session = b.load()
+    b.grant("npu", 0.0)
+    with concurrent.futures.ThreadPoolExecutor(1) as caller:
+        result = caller.submit(session.run, X)
+        until(lambda: waiting(session) == 1)
+        b.wait(10.1)
+        assert result.result(30).record.device == "cpu"
+
+
+def test_seconds_of_patience_below_none_are_refused() -> None:
+    with pytest.raises(hetero.errors.OptionError, match="0 or more"):
+        ThermalSettings(patience=-1.0)
+    with pytest.raises(hetero.errors.OptionError, match="0 or more"):
+        ThermalSettings(patience=float("nan"))
 
 
 def test_steer_goes_to_the_next_device_that_takes_it_now(board: Callable[..., Board]) -> None:

@@ -106,7 +106,7 @@ def governed(make: Make, backends: list[object], world: World, root: Path, on_ho
         clock=world.clock,
         keep_records=keep,
         learn=False,
-        thermal=hetero.ThermalSettings(on_hot=on_hot),
+        thermal=hetero.ThermalSettings(on_hot=on_hot, patience=0.05),
     )
 
 

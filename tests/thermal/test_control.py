@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hetero.errors import OptionError
@@ -103,6 +103,7 @@ def test_at_the_maximum_little_runs_and_at_the_stop_nothing_until_it_has_cooled(
 
 
 @pytest.mark.parametrize("law", ["budget", "tokens"])
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.floats(-40, 150)), min_size=1, max_size=60))
 def test_no_way_of_temperatures_gets_work_past_a_hard_stop(law: str, way: list[float | None]) -> None:
     control = Control(Limits(), law)
@@ -144,9 +145,61 @@ def test_a_device_that_others_heat_goes_on_since_resting_would_not_cool_it() -> 
         control.step(Reading(celsius), used, 1.0)
     assert isinstance(control.law, Budget)
     assert control.law.heating.self_heat < 10
-    assert control.grant.duty == 1.0
+    # The law alone, which keeps it below 90 C, would leave it nothing; it may work up to the stop.
+    assert control.law.most_below(control.law.target)[0] < 0.1
+    assert 0.5 < control.grant.duty < 1.0
     assert "others heat it" in control.grant.why
     assert control.step(Reading(95.5), 1.0, 1.0).duty == 0.0
+
+
+@pytest.mark.parametrize("law", ["budget", "tokens"])
+def test_below_its_stop_a_little_is_left_of_every_device_so_that_its_work_does_not_go_to_others(law: str) -> None:
+    control = Control(Limits(), law)
+    at(control, 60, 100)
+    for _ in range(300):
+        grant = control.step(Reading(87.9), 1.0, 1.0)
+        assert 0.05 <= grant.duty <= 0.3
+    assert grant.duty == 0.05
+    assert grant.state == "hot"
+    assert "a little is left of it below 88 C" in grant.why
+    assert at(control, 88.0) == 0.0
+
+
+def hot_from_the_start(control: Control, own: float, rest: float, seconds: int, most: float = 1.0) -> list[float]:
+    """The duties of a device that others make so hot, and that heats itself by so much at full work, within seconds."""
+    duties: list[float] = []
+    warm = 0.0
+    for _ in range(seconds):
+        used = min(most, control.grant.duty) if duties else 0.0
+        warm += (used - warm) / 6
+        duties.append(control.step(Reading(rest + own * warm), used, 1.0).duty)
+    return duties
+
+
+def test_a_device_that_was_hot_before_it_did_anything_learns_that_others_heat_it() -> None:
+    control = Control(LIMITS["cpu"])
+    duties = hot_from_the_start(control, own=3.0, rest=90.5, seconds=900)
+    assert max(duties[3:25]) <= 0.05  # it may have been hot from work that nobody has told of
+    assert control.grant.duty > 0.6
+    assert "others heat it" in control.grant.why
+    assert control.grant.state == "hot"
+
+
+def test_one_that_heats_itself_much_is_not_taken_for_one_that_others_heat() -> None:
+    control = Control(Limits())
+    duties = hot_from_the_start(control, own=40.0, rest=85.2, seconds=1800)
+    assert sum(duties[-300:]) / 300 < 0.1
+
+
+def test_a_stop_that_resting_does_not_end_ends_below_it_where_others_heat() -> None:
+    control = Control(LIMITS["cpu"])
+    assert at(control, 95.5, 1, used=0.0) == 0.0
+    for _ in range(100):
+        control.step(Reading(92.0), 0.0, 1.0)
+    assert control.grant.state == "hot"
+    assert control.grant.duty > 0
+    assert at(control, 95.0, 1, used=0.1) == 0.0
+    assert at(control, 93.5, 1, used=0.0) == 0.0
 
 
 def test_a_device_without_a_sensor_is_guessed_at_from_its_calls_and_says_so() -> None:

@@ -45,6 +45,8 @@ def test_the_environment_says_what_an_argument_does_not() -> None:
     assert settings_of(True, {"HETERO_THERMAL": "off"}) is None
     assert settings_of(True, {"HETERO_THERMAL": "burst"}) == ThermalSettings(profile="burst")
     assert settings_of("battery", {"HETERO_THERMAL": "burst"}) == ThermalSettings(profile="battery")
+    assert settings_of(True, {"HETERO_THERMAL": "burst,patience=5"}) == ThermalSettings(profile="burst", patience=5.0)
+    assert settings_of("patience=0", {}) == ThermalSettings(patience=0.0)
     assert settings_of(False, {"HETERO_THERMAL": "burst"}) is None
     assert settings_of("off", {}) is None
     given = ThermalSettings(on_hot="steer")
@@ -56,6 +58,9 @@ def test_the_environment_says_what_an_argument_does_not() -> None:
     [
         (lambda: settings_of("gaming", {}), "thermal='gaming' is neither a thermal profile nor off"),
         (lambda: settings_of(True, {"HETERO_THERMAL": "hot"}), "HETERO_THERMAL=hot is neither"),
+        (lambda: settings_of("burst,patience=long", {}), "'long' is no number of seconds"),
+        (lambda: settings_of("burst,battery", {}), "'battery' is not known"),
+        (lambda: settings_of("burst=1", {}), "neither a thermal profile nor off"),
         (lambda: settings_of(3, {}), "thermal is 3, expected"),  # type: ignore[arg-type]
         (lambda: ThermalSettings(profile="gaming"), "gaming"),
         (lambda: ThermalSettings(on_hot="flee"), "flee"),  # type: ignore[arg-type]
@@ -65,7 +70,7 @@ def test_the_environment_says_what_an_argument_does_not() -> None:
 def test_what_is_not_known_is_refused_with_what_is(make: Callable[[], Any], told: str) -> None:
     with pytest.raises(OptionError, match=told) as caught:
         make()
-    assert "known" in caught.value.fix or "profiles" in caught.value.fix
+    assert "known" in caught.value.fix or "profiles" in caught.value.fix or "patience=" in caught.value.fix
 
 
 def test_a_runtime_has_the_governor_that_was_asked_for(make_runtime: Make, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ class ThermalMachine:
         self.sysroot = Sysroot(root, layout)
         self.plant = Plant([self.sysroot.layout.build], ambient, seed)
         self.duty = [0.0, 0.0, 0.0]
+        self._busy = 0.0
         self._lock = threading.Lock()
         self.show()
 
@@ -69,7 +70,9 @@ class ThermalMachine:
             limit = self.sysroot.clock_limit
             if limit is not None:
                 self.plant.clock[0] = limit / 1e6
-            self.plant.advance(np.array(self.duty)[:, None], seconds)
+            duty = np.array(self.duty)[:, None]
+            self._busy += seconds * float(self.plant.cpu_load(duty)[0])
+            self.plant.advance(duty, seconds)
             self.show()
 
     def running(self, speed: float = 60.0) -> Running:
@@ -80,6 +83,7 @@ class ThermalMachine:
         """Have the files tell what the sensors do now; `advance` does that too."""
         readings = self.plant.readings[:, 0]
         self.sysroot.show({part: float(celsius) for part, celsius in enumerate(readings)})
+        self.sysroot.show_cpu(self._busy, self.plant.seconds - self._busy)
         self.sysroot.show_load(self.duty[NPU])
         if self.sysroot.clock_limit is not None:
             capped = bool(self.plant.capped[0])

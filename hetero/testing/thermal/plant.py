@@ -189,6 +189,17 @@ class Plant:
         """The kernel holds the NPU's clock down."""
         return np.array(self._capped)
 
+    def cpu_load(self, duty: Floats) -> Floats:
+        """How busy the CPUs are, as shares of all their cores: by watts, which is what counts here; shape (machines,).
+
+        Args:
+            duty: As for `advance`.
+        """
+        full = self._work_watts[CPU]
+        host = self._host_watts * np.minimum(1.0, duty[NPU] + duty[GPU])
+        load: Floats = np.clip(duty[CPU] + (self.background[1] + host) / full, 0.0, 1.0)
+        return load
+
     @property
     def speeds(self) -> Floats:
         """Of the NPUs, the GPUs and the CPUs now, as shares of their full speed; shape (3, machines)."""

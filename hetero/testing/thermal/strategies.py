@@ -11,6 +11,7 @@ import numpy as np
 from hetero.testing.thermal.plant import GPU, NPU, SOC, Build, Floats, Plant
 from hetero.testing.thermal.scenarios import Scenario
 from hetero.thermal.control import Control
+from hetero.thermal.cpu import Rise
 from hetero.thermal.ladder import next_step, power_share
 from hetero.thermal.limits import LIMITS
 from hetero.thermal.readings import Belief, Reading
@@ -25,6 +26,9 @@ class Strategy(Protocol):
     """
 
     clock: float | None
+
+    def expect(self, degrees: float) -> None:
+        """Told before each step, as `hetero.thermal.laws.Law.expect`."""
 
     def step(self, now: float, readings: Floats, used: Floats, demand: float) -> tuple[float, float, float]:
         """The duties of the next second.
@@ -44,6 +48,9 @@ class Nothing:
 
     def __init__(self, scenario: Scenario) -> None: ...
 
+    def expect(self, degrees: float) -> None:
+        """See `Strategy.expect`: of no interest here."""
+
     def step(self, now: float, readings: Floats, used: Floats, demand: float) -> tuple[float, float, float]:
         """See `Strategy.step`."""
         return demand, 0.0, 0.0
@@ -57,6 +64,9 @@ class Threshold:
     def __init__(self, scenario: Scenario) -> None:
         self._warn = scenario.limits.warn
         self._gpu = scenario.build.gpu_rate > 0
+
+    def expect(self, degrees: float) -> None:
+        """See `Strategy.expect`: of no interest here."""
 
     def step(self, now: float, readings: Floats, used: Floats, demand: float) -> tuple[float, float, float]:
         """See `Strategy.step`."""
@@ -73,6 +83,9 @@ class Hysteresis:
     def __init__(self, scenario: Scenario) -> None:
         self._maximum = scenario.limits.maximum
         self._hot = False
+
+    def expect(self, degrees: float) -> None:
+        """See `Strategy.expect`: of no interest here."""
 
     def step(self, now: float, readings: Floats, used: Floats, demand: float) -> tuple[float, float, float]:
         """See `Strategy.step`."""
@@ -103,6 +116,12 @@ class Governed:
         self._gpu = Control(LIMITS["gpu"], law) if to else None
         self._beliefs = (Belief(), Belief())
         self._source = SOC if not build.npu_sensor else NPU
+
+    def expect(self, degrees: float) -> None:
+        """See `Strategy.expect`."""
+        for control in (self.control, self._gpu):
+            if control is not None:
+                control.law.expect(degrees)
 
     def step(self, now: float, readings: Floats, used: Floats, demand: float) -> tuple[float, float, float]:
         """See `Strategy.step`."""
@@ -177,9 +196,10 @@ def play(scenarios: Sequence[Scenario], make: Callable[[Scenario], Strategy], se
     plant.background = np.stack([gpu[0], cpu[0]])
     plant.settle()
     strategies = [make(each) for each in scenarios]
+    rises = [Rise() for _ in scenarios]
     duties = np.zeros((seconds, 3, count))
     temperatures = np.zeros((seconds, count))
-    used = np.zeros((3, count))
+    used, load = np.zeros((3, count)), np.zeros(count)
     for second in range(seconds):
         for machine, each in enumerate(scenarios):
             if second in each.changes:
@@ -187,12 +207,14 @@ def play(scenarios: Sequence[Scenario], make: Callable[[Scenario], Strategy], se
         plant.ambient, plant.background = ambient[second], np.stack([gpu[second], cpu[second]])
         readings = plant.readings
         for machine, strategy in enumerate(strategies):
+            if second:  # what is told is the load of the second that is over
+                strategy.expect(rises[machine].take(float(load[machine])))
             duties[second, :, machine] = strategy.step(
                 float(second), readings[:, machine], used[:, machine], float(demand[second, machine])
             )
             if strategy.clock is not None:
                 plant.clock[machine] = strategy.clock
-        used = duties[second]
+        used, load = duties[second], plant.cpu_load(duties[second])
         plant.advance(used, 1.0)
         temperatures[second] = plant.temperatures[NPU]
     busiest = np.where(duties.sum(axis=1) > 0, duties.argmax(axis=1), -1)

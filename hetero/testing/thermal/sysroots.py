@@ -165,6 +165,10 @@ LAYOUTS: Mapping[str, Layout] = {
 """By name: `rk3588`, `rk3588-mainline`, `rk3576`, `rk3568`, `rk3566-mainline`, `phoenix`, `strix`, and `none`."""
 
 
+# Of a kernel's counters, times the cores of such a machine.
+_HERTZ = 800
+
+
 class Sysroot:
     """The files of a layout.
 
@@ -232,6 +236,10 @@ class Sysroot:
             percent = f"{round(share * 100):3d}%"
             each = ",".join(f" Core{core}: {percent}" for core in range(cores)) if cores > 1 else percent
             self._keep(place, f"NPU load: {each}{',' if cores > 1 else ''}")
+
+    def show_cpu(self, busy: float, idle: float) -> None:
+        """Have the kernel tell for how many seconds its CPU worked since the start, and for how many it did not."""
+        self._keep("proc/stat", f"cpu  {round(busy * _HERTZ)} 0 0 {round(idle * _HERTZ)} 0 0 0 0 0 0")
 
     def show_clock(self, hertz: int) -> None:
         """Have the kernel tell this clock of the NPU."""
