@@ -1,8 +1,11 @@
 // C = A B by one subgroup a workgroup, without shared memory and without a barrier.
 //
-// Each lane has 8 columns and ROWS rows of C. Of A it loads 8 elements of each row, of which the lanes hand each one to
-// all others in turn; of B it loads its own 8 columns. B is packed: panels of as many columns as the subgroup has, each
+// Each lane has 8 columns and ROWS rows of C. Of A it loads 8 elements of one row in as many as there are lanes, which it
+// hands to all others; of B it loads its own 8 columns. B is packed: panels of as many columns as the subgroup has, each
 // with its rows one after the other, up to a multiple of 8 with zeros.
+//
+// Each place of the code that loads or stores is a loop over lanes, with tests, in the code that some drivers make of it:
+// there are as few as can be, or their compilers take minutes.
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_shuffle : require
 #extension GL_EXT_control_flow_attributes : require
