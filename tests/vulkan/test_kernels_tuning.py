@@ -13,7 +13,7 @@ from hetero.errors import DeviceLost
 from hetero_vulkan.commands import Dispatch
 from hetero_vulkan.device import VulkanDevice
 from hetero_vulkan.ops.gemm import Tuning
-from hetero_vulkan.ops.tuning import attention_ways, gemm_ways, measured, tunings
+from hetero_vulkan.ops.tuning import VERSION, attention_ways, gemm_ways, measured, tunings
 from tests.vulkan.machine import LOST, Faults, made_up, with_matrices
 
 
@@ -70,9 +70,9 @@ def test_no_further_way_is_begun_when_the_time_is_over(device: VulkanDevice) -> 
         b"",
         b"{",
         b"[]",
-        b'{"version": 2}',
-        b'{"version": 2, "gemm": "by magic", "half": "default", "attention": "default"}',
-        b'{"version": 2, "gemm": "default", "half": "by magic", "attention": "default"}',
+        b'{"version": %d}' % VERSION,
+        b'{"version": %d, "gemm": "by magic", "half": "default", "attention": "default"}' % VERSION,
+        b'{"version": %d, "gemm": "default", "half": "by magic", "attention": "default"}' % VERSION,
     ],
 )
 def test_a_file_that_is_of_no_use_is_replaced(device: VulkanDevice, tmp_path: Path, content: bytes) -> None:

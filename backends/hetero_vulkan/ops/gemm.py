@@ -256,7 +256,8 @@ def _by_subgroup(product: _Product, tuning: Tuning, scratch: Scratch | None) -> 
         raise Unsupported("a packed B that is not in order, or not at a multiple of 8 elements", fix="pack it anew")
     a_steps, c_steps = matrix_steps(a), matrix_steps(c)
     a_aligned = k % 8 == 0 and not any(x % 8 for x in (*a_steps[:3], a.offset))
-    c_aligned = not any(x % 8 for x in (*c_steps[:3], c.offset))
+    r_steps = (0,) if product.residual is None else (*matrix_steps(product.residual)[:3], product.residual.offset)
+    c_aligned = n % 8 == 0 and not any(x % 8 for x in (*c_steps[:3], c.offset, *r_steps))
     # Where each element is read or written by itself, many rows make a shader that takes long to compile.
     rows = min(tuning.rows if a_aligned and c_aligned else 8, 1 << (m - 1).bit_length())
     constants = {

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Of the file, and of what is measured: raised when shaders change."""
 
 BUDGET = 5.0

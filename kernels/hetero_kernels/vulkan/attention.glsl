@@ -29,6 +29,7 @@ layout(std430, binding = 0) readonly buffer QW2 { uvec2 q_words2[]; };
 layout(std430, binding = 0) readonly buffer Q8 { u64vec4 q8[]; };
 layout(std430, binding = 1) readonly buffer K8 { u64vec4 k8[]; };
 layout(std430, binding = 2) readonly buffer V8 { u64vec4 v8[]; };
+layout(std430, binding = 4) writeonly buffer O8 { u64vec4 o8[]; };
 #endif
 layout(std430, binding = 1) readonly buffer K1 { float k1[]; };
 layout(std430, binding = 1) readonly buffer K4 { vec4 k4[]; };
@@ -285,6 +286,18 @@ void main() {
                         o_words[(to + u) >> 1] = halves_of(done[u], done[min(u + 1, EACH - 1)]);
                     }
                 }
+#ifdef WIDE
+            } else if (VECTOR == 8) {
+                [[unroll]] for (uint u = 0; u < EACH; u += 8) {
+                    if (own + u < size) {
+                        u64vec4 words;
+                        [[unroll]] for (uint i = 0; i < 4; i++) {
+                            words[i] = pack64(floatBitsToUint(vec2(done[u + 2 * i], done[u + 2 * i + 1])));
+                        }
+                        o8[(to + u) >> 3] = words;
+                    }
+                }
+#endif
             } else if (VECTOR >= 4) {
                 [[unroll]] for (uint u = 0; u < EACH; u += 4) {
                     if (own + u < size) {

@@ -1,8 +1,11 @@
 // C = A B by one subgroup a workgroup, without shared memory and without a barrier.
 //
-// Each lane has 8 columns and ROWS rows of C. Of A it loads 8 elements of each row, of which the lanes hand each one to
-// all others in turn; of B it loads its own 8 columns. B is packed: panels of as many columns as the subgroup has, each
+// Each lane has 8 columns and ROWS rows of C. Of A it loads 8 elements of one row in as many as there are lanes, which it
+// hands to all others; of B it loads its own 8 columns. B is packed: panels of as many columns as the subgroup has, each
 // with its rows one after the other, up to a multiple of 8 with zeros.
+//
+// Each place of the code that loads or stores is a loop over lanes, with tests, in the code that some drivers make of it:
+// there are as few as can be, or their compilers take minutes.
 #extension GL_KHR_shader_subgroup_basic : require
 #extension GL_KHR_shader_subgroup_shuffle : require
 #extension GL_EXT_control_flow_attributes : require
@@ -12,9 +15,10 @@
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint ROWS = 32;
-// Whether rows of A, and those of C, begin at multiples of 8 elements; and k is one.
+// Whether rows of A, and those of C and the residual, begin at multiples of 8 elements; and k, and n, is one.
 layout(constant_id = 9) const bool A_ALIGNED = true;
 layout(constant_id = 10) const bool C_ALIGNED = true;
+const uint BLOCKS = (ROWS + gl_WorkGroupSize.x - 1) / gl_WorkGroupSize.x;
 
 layout(std430, binding = 0) readonly buffer A1 { float a1[]; };
 layout(std430, binding = 0) readonly buffer A4U { uvec4 a4u[]; };
@@ -24,13 +28,22 @@ layout(std430, binding = 1) readonly buffer B2U { uvec2 b2u[]; };
 #ifdef WIDE
 layout(std430, binding = 0) readonly buffer A8 { u64vec4 a8[]; };
 layout(std430, binding = 1) readonly buffer B8 { u64vec4 b8[]; };
+layout(std430, binding = 4) readonly buffer Residual8 { u64vec4 residual8[]; };
 layout(std430, binding = 5) buffer C8 { u64vec4 c8[]; };
 #else
+layout(std430, binding = 4) readonly buffer Residual4 { vec4 residual4[]; };
 layout(std430, binding = 0) readonly buffer A4 { vec4 a4[]; };
 layout(std430, binding = 1) readonly buffer B4 { vec4 b4[]; };
 #endif
+layout(std430, binding = 4) readonly buffer Residual4U { uvec4 residual4u[]; };
 layout(std430, binding = 5) buffer C4 { vec4 c4[]; };
 layout(std430, binding = 5) buffer C4U { uvec4 c4u[]; };
+
+// An activation of many instructions is not repeated for each sum: it goes over what was written. So does a residual, as
+// each place that loads is long in the code of some drivers; not to f16, which would be rounded twice.
+bool later() {
+    return ACTIVATION > RELU || (RESIDUAL && C_TYPE == F32);
+}
 
 struct Eight {
     vec4 low;
@@ -104,6 +117,17 @@ Eight load_b(uint at) {
 #endif
 }
 
+Eight load_residual(uint from) {
+    if (C_TYPE == F16) {
+        return of_halves(residual4u[from >> 3]);
+    }
+#ifdef WIDE
+    return of_wide(residual8[from >> 3]);
+#else
+    return Eight(residual4[from >> 2], residual4[(from >> 2) + 1]);
+#endif
+}
+
 void main() {
     const uint lane = gl_SubgroupInvocationID;
     const uint lanes = gl_WorkGroupSize.x;
@@ -120,33 +144,34 @@ void main() {
     [[unroll]] for (uint r = 0; r < ROWS; r++) {
         low[r] = high[r] = vec4(0);
     }
-    [[dont_unroll]] for (uint from = 0; from < k; from += 8 * lanes) {
-        float a[ROWS][8];
-        [[unroll]] for (uint r = 0; r < ROWS; r++) {
-            const Eight some = load_a(a_from + min(first + r, m - 1) * a_row, from + 8 * lane);
+    uint a_rows[BLOCKS];
+    [[unroll]] for (uint j = 0; j < BLOCKS; j++) {
+        a_rows[j] = a_from + min(first + j * lanes + lane, m - 1) * a_row;
+    }
+    [[dont_unroll]] for (uint from = 0; from < k; from += 8) {
+        float a[BLOCKS][8];
+        [[unroll]] for (uint j = 0; j < BLOCKS; j++) {
+            const Eight some = load_a(a_rows[j], from);
             [[unroll]] for (uint u = 0; u < 4; u++) {
-                a[r][u] = some.low[u];
-                a[r][u + 4] = some.high[u];
+                a[j][u] = some.low[u];
+                a[j][u + 4] = some.high[u];
             }
         }
-        const uint turns = min(lanes, (k - from + 7) >> 3);
         // Four rows of B at a time, and of them the half that fits in registers beside the sums.
-        [[dont_unroll]] for (uint turn = 0; turn < turns; turn++) {
-            [[unroll]] for (uint half_ = 0; half_ < 8; half_ += 4) {
-                Eight some[4];
+        [[unroll]] for (uint half_ = 0; half_ < 8; half_ += 4) {
+            Eight some[4];
+            [[unroll]] for (uint u = 0; u < 4; u++) {
+                some[u] = load_b(b);
+                b += lanes;
+            }
+            [[unroll]] for (uint r = 0; r < ROWS; r++) {
                 [[unroll]] for (uint u = 0; u < 4; u++) {
-                    some[u] = load_b(b);
-                    b += lanes;
+                    low[r] = fma(vec4(subgroupShuffle(a[r / lanes][half_ + u], r % lanes)), some[u].low, low[r]);
                 }
-                [[unroll]] for (uint r = 0; r < ROWS; r++) {
-                    [[unroll]] for (uint u = 0; u < 4; u++) {
-                        low[r] = fma(vec4(subgroupShuffle(a[r][half_ + u], turn)), some[u].low, low[r]);
-                    }
-                }
-                [[unroll]] for (uint r = 0; r < ROWS; r++) {
-                    [[unroll]] for (uint u = 0; u < 4; u++) {
-                        high[r] = fma(vec4(subgroupShuffle(a[r][half_ + u], turn)), some[u].high, high[r]);
-                    }
+            }
+            [[unroll]] for (uint r = 0; r < ROWS; r++) {
+                [[unroll]] for (uint u = 0; u < 4; u++) {
+                    high[r] = fma(vec4(subgroupShuffle(a[r / lanes][half_ + u], r % lanes)), some[u].high, high[r]);
                 }
             }
         }
@@ -157,22 +182,37 @@ void main() {
     if (column >= n) {
         return;
     }
-    // An activation of many instructions is not repeated for each sum: it goes over what was written.
-    const bool later = ACTIVATION > RELU;
+    float factors[8];
+    float shifts[8];
+    [[unroll]] for (uint u = 0; u < 8; u++) {
+        const uint here = min(column + u, n - 1);
+        factors[u] = SCALE ? alpha * scales[scale_offset + here] : alpha;
+        shifts[u] = BIAS ? bias[bias_offset + here] : 0.0;
+    }
     [[unroll]] for (uint r = 0; r < ROWS; r++) {
         const uint row = first + r;
         if (row < m) {
             const uint to = c_from + row * c_row + column;
-            const uint residue = r_from + row * r_row;
+            const uint residue = r_from + row * r_row + column;
+            Eight more = Eight(vec4(0), vec4(0));
+            if (RESIDUAL && !later() && C_ALIGNED) {
+                more = load_residual(residue);
+            }
             float value[8];
             [[unroll]] for (uint u = 0; u < 8; u++) {
-                const uint here = min(column + u, n - 1);
-                value[u] = biased(u < 4 ? low[r][u & 3] : high[r][u & 3], here);
-                if (!later) {
-                    value[u] = activated_at(value[u], here, residue);
+                value[u] = (u < 4 ? low[r][u & 3] : high[r][u & 3]) * factors[u];
+                if (BIAS) {
+                    value[u] += shifts[u];
+                }
+                if (!later()) {
+                    value[u] = activated(ACTIVATION, value[u]);
+                    if (RESIDUAL) {
+                        value[u] += C_ALIGNED ? (u < 4 ? more.low[u & 3] : more.high[u & 3])
+                                              : residual_at(residue + min(u, n - 1 - column));
+                    }
                 }
             }
-            if (C_ALIGNED && column + 8 <= n) {
+            if (C_ALIGNED) {
                 if (C_TYPE == F16) {
                     c4u[to >> 3] = uvec4(halves_of(value[0], value[1]), halves_of(value[2], value[3]),
                                          halves_of(value[4], value[5]), halves_of(value[6], value[7]));
@@ -199,17 +239,24 @@ void main() {
             }
         }
     }
-    if (later) {
+    if (later()) {
         const uint end = min(first + ROWS, m);
         [[dont_unroll]] for (uint row = first; row < end; row++) {
             const uint to = c_from + row * c_row + column;
             const uint residue = r_from + row * r_row;
 #ifdef WIDE
-            if (C_ALIGNED && C_TYPE == F32 && column + 8 <= n) {
+            if (C_ALIGNED && C_TYPE == F32) {
                 const Eight some = of_wide(c8[to >> 3]);
+                Eight more = Eight(vec4(0), vec4(0));
+                if (RESIDUAL) {
+                    more = load_residual(residue + column);
+                }
                 float value[8];
                 [[unroll]] for (uint u = 0; u < 8; u++) {
-                    value[u] = activated_at(u < 4 ? some.low[u & 3] : some.high[u & 3], column + u, residue);
+                    value[u] = activated(ACTIVATION, u < 4 ? some.low[u & 3] : some.high[u & 3]);
+                    if (RESIDUAL) {
+                        value[u] += u < 4 ? more.low[u & 3] : more.high[u & 3];
+                    }
                 }
                 c8[to >> 3] = to_wide(value);
                 continue;
