@@ -271,8 +271,15 @@ def test_hundreds_of_sensor_faults_never_reach_a_request_and_never_make_a_hot_de
     sysroot = Sysroot(tmp_path / "root", "rk3588")
     sysroot.show(dict.fromkeys(range(4), 86.0))
     now = [1000.0]
+    # Who calls and is patient waits for the clock, which moves between calls only.
+    patient = seed % 2 == 0
     runtime = make_runtime(
-        fake("npu", lanes=3), fake("cpu", kind="cpu"), host=host_of(tmp_path), clock=lambda: now[0], learn=False
+        fake("npu", lanes=3),
+        fake("cpu", kind="cpu"),
+        host=host_of(tmp_path),
+        clock=lambda: now[0],
+        learn=False,
+        thermal=ThermalSettings() if patient else ThermalSettings(patience=0.0),
     )
     session = runtime.load(DOUBLE, canary=False)
     governor = runtime.governor
@@ -291,7 +298,8 @@ def test_hundreds_of_sensor_faults_never_reach_a_request_and_never_make_a_hot_de
         # The machine has been at 86 C all the time: whatever its files say, that was never cool.
         assert sample.grant.duty <= 0.5, f"second {second}: {sample}"
         assert sample.grant.state != "cool", f"second {second}: {sample}"
-        assert session(X).tolist() == [2, 4] if second % 3 == 0 else True
+        if not patient and second % 3 == 0:
+            assert session(X).tolist() == [2, 4]
         futures.append(session.submit(X + second, deadline=50.0))
     assert count > 200
     faults.errors.clear()
