@@ -1,13 +1,15 @@
 """Whisper's encoder and one product on a Vulkan driver: hetero beside others on the same driver, and beside the CPU.
 
     HETERO_VK_DEVICE=llvmpipe python benchmarks/vulkan_encoder.py [--peers] [--only ncnn,iree] [--rounds 3]
-                                                                  [--model tiny.en] [--limit 600] [--json]
+                                                                  [--model tiny.en] [--precision fp32,fp16]
+                                                                  [--limit 600] [--json]
 
 - `--peers` installs the others with pip, each in a virtual environment in hetero's cache folder, and runs them; one
   that cannot be had, or does not run on this driver, is told with the reason. Without it those that are there run.
 - All take turns, a run each a round; medians are printed, and the median of each round's ratio to hetero. Of a software
   driver that is processor time, which a busy machine changes least; of a GPU it is wall time. A whole call is timed:
   inputs from numpy, outputs to numpy.
+- hetero runs in each of the precisions given; ratios are to the first of them.
 - Each answer is compared with ONNX Runtime's on the CPU; float64 numpy's for the product.
 - `VK_ICD_FILENAMES` chooses the driver, for all of them.
 """
@@ -22,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,23 +127,25 @@ class Bench:
         self.runs[name, case] = run
         self.results[name, case] = Result(name, case, first=first, error=error)
 
-    def add_hetero(self) -> None:
+    def add_hetero(self, precision: str, name: str) -> None:
         environ = {VARIABLE: os.environ.get(VARIABLE, "all")}
         backend = VulkanBackend(Host(environ=environ, cache=cache_dir()))
         (device, *_) = backend.probe()
         self.device = device.description
-        options = {option.name: option.default for option in backend.options} | {"timeout": self.limit}
+        defaults = {option.name: option.default for option in backend.options}
+        options = defaults | {"timeout": self.limit, "precision": precision}
         self.open.append(backend.close)
         for case, inputs in self._inputs().items():
             begun = time.perf_counter()
-            executable = backend.load(open_onnx(self.folder / f"{case}.onnx"), device, options)
+            program = replace(open_onnx(self.folder / f"{case}.onnx"), sizes={"frames": 3000})
+            executable = backend.load(program, device, options)
             self.open.insert(0, executable.close)
 
             def run(executable: Any = executable, inputs: Any = inputs) -> Any:
                 return executable.run(inputs, Call(0))
 
             (answer,) = run().values()
-            self.add("hetero", case, lambda run=run: timed(run), answer, time.perf_counter() - begun)
+            self.add(name, case, lambda run=run: timed(run), answer, time.perf_counter() - begun)
 
     def add_cpu(self) -> None:
         """The yardsticks: ONNX Runtime on the CPU, and numpy's product with one thread."""
@@ -230,6 +234,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(peer.name for peer in PEERS), help="which others, by name")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", default="tiny.en")
+    parser.add_argument("--precision", default="fp32", help="of hetero: fp32, fp16, int8, ...; several by commas")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds that one run may take")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -245,7 +250,10 @@ def main() -> None:
         folder = Path(name)
         bench = Bench(folder, write_models(folder, arguments.model), arguments.rounds, arguments.limit)
         try:
-            bench.add_hetero()
+            first, *others = arguments.precision.split(",")
+            bench.add_hetero(first, "hetero")
+            for precision in others:
+                bench.add_hetero(precision, f"hetero, {precision}")
             bench.add_cpu()
             bench.add_peers(wanted, cache_dir() / "benchmark-peers", arguments.peers)
             results = bench.measure()
