@@ -36,6 +36,7 @@ def steered(make_runtime: Callable[..., hetero.Runtime], tmp_path: Path) -> tupl
         host=Host(environ={}, sysroot=tmp_path / "root", cache=tmp_path / "cache"),
         clock=lambda: 50.0,
         learn=False,
+        thermal=ThermalSettings(patience=0.0),
     )
     session = runtime.load(DOUBLE, canary=False)
     assert runtime.governor is not None
