@@ -61,10 +61,12 @@ class Belief:
 
     Attributes:
         resolution: The least step that was seen between two values, degrees; 0 before there was one.
+        fell_from: What it said before it fell as no die does; None while it has not, or is believed all the same.
     """
 
     def __init__(self) -> None:
         self.resolution = 0.0
+        self.fell_from: float | None = None
         self._value: float | None = None
         self._at = 0.0
         self._constant_since = 0.0
@@ -94,7 +96,12 @@ class Belief:
             return celsius, ""
         passed = max(0.0, now - self._at)
         if not -_STEP - _FALL * passed <= celsius - last <= _STEP + _RISE * passed:
-            return self._held(now), f"it jumped from {last:.1f} to {celsius:.1f} C, which no die does in that time"
+            if celsius < last and self.fell_from is None:
+                self.fell_from = last
+            # What was believed is not held against a sensor that says it is far hotter.
+            return None if celsius > last else self._held(
+                now
+            ), f"it jumped from {last:.1f} to {celsius:.1f} C, which no die does in that time"
         if celsius != last:
             self.resolution = min(self.resolution or abs(celsius - last), abs(celsius - last))
             self._constant_since, self._least, self._most, self._stuck = now, self._load, self._load, False

@@ -14,6 +14,9 @@ from hetero.thermal.sysfs import Unreadable
 _GONE = "it is not there any more"
 _LOOK_SOON, _LOOK_AGAIN = 2.0, 10.0
 
+_APART = 30.0
+"""Degrees between two sensors of a chip that are too many for both to be right, once one has fallen in an instant."""
+
 
 class Thermometers:
     """The sensors of a machine, sample by sample.
@@ -65,6 +68,7 @@ class Thermometers:
                 self._believed[key] = told
             if problem:
                 self._problems[key] = problem
+        self._compare()
 
     def look(self, now: float) -> None:
         """Find the sensors that there are now."""
@@ -98,6 +102,22 @@ class Thermometers:
             for voices in self._voices[device.name]
             for sensor in voices.sensors
         ]
+
+    def _compare(self) -> None:
+        """One that fell as no die does, for good, is believed where the others do not say that it is far hotter."""
+        fallen = {key for key in self._believed if self._beliefs[key].fell_from is not None}
+        most = max((told for key, told in self._believed.items() if key not in fallen), default=None)
+        for key in fallen:
+            belief, told = self._beliefs[key], self._believed[key]
+            if key in self._problems:  # still held to be what it said before
+                continue
+            if most is not None and most > told + _APART:
+                del self._believed[key]
+                self._problems[key] = (
+                    f"it fell from {belief.fell_from:.1f} to {told:.1f} C, and another says {most:.1f} C"
+                )
+            else:
+                belief.fell_from = None
 
     def _standing(self, sensor: Sensor, voices: Voices, counts: Sensor | None) -> str:
         """What a sensor says, and why it counts or does not."""

@@ -35,10 +35,11 @@ def host(tmp_path: Path) -> Host:
 
 
 class Faults:
-    """Makes reading some files fail, by the name of the file or its end."""
+    """Makes reading some files fail, or temperatures in them be others, by the name of the file or its end."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.errors: dict[str, OSError] = {}
+        self.degrees: dict[str, float] = {}
         self.read: list[str] = []
         read = Path.read_text
 
@@ -47,7 +48,11 @@ class Faults:
             for end, error in self.errors.items():
                 if path.as_posix().endswith(end):
                     raise error
-            return read(path, *args, **options)  # type: ignore[arg-type]
+            said = read(path, *args, **options)  # type: ignore[arg-type]
+            for end, more in self.degrees.items():
+                if path.as_posix().endswith(end):
+                    return str(int(said) + round(1000 * more))
+            return said
 
         monkeypatch.setattr(Path, "read_text", text)
 

@@ -176,6 +176,38 @@ def test_a_board_whose_own_sensor_is_lost_goes_by_its_neighbour_and_says_so(
     assert load.run(200) < 85.2
 
 
+def test_a_sensor_that_falls_for_good_while_its_neighbours_stay_hot_is_not_believed_again(
+    machine: Machines, host: Host, faults: Faults
+) -> None:
+    box = machine("rk3588", ambient=58.0)
+    governor = governor_of(host, box)
+    load = Load(box, governor)
+    load.run(100)
+    faults.degrees[str(box.sysroot.temperatures["npu-thermal"][0])] = -60.0
+    load.run(60)
+    reading = governor.samples["npu"].reading
+    assert reading.source != "npu-thermal"
+    assert governor.samples["npu"].grant.state != "cool"
+    said = {sensor.name: text for sensor, text in governor.voices("npu")}
+    assert said["npu-thermal"].startswith("it fell from 8")
+
+
+def test_a_hot_board_whose_sensors_all_told_less_is_not_cool_once_they_tell_the_truth(
+    machine: Machines, host: Host, faults: Faults
+) -> None:
+    box = machine("rk3588", ambient=58.0)
+    governor = governor_of(host, box)
+    load = Load(box, governor)
+    load.run(100)
+    for label in box.sysroot.temperatures:
+        faults.degrees[str(box.sysroot.temperatures[label][0])] = -60.0
+    load.run(60)
+    faults.degrees.clear()
+    for _ in range(30):
+        load.run(1)
+        assert governor.samples["npu"].grant.state != "cool"
+
+
 def test_a_sensor_that_comes_back_under_another_number_is_found_again(machine: Machines, host: Host) -> None:
     box = machine("strix", ambient=35.0)
     governor = governor_of(host, box)
