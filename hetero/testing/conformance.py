@@ -182,7 +182,7 @@ class BackendConformance(LoadingCases):
                 gc.collect()
             return leaks.holdings()
 
-        # What was there before is not the collector's business: in a long test run, looking through it takes most of the time.
+        # What was there before is none of the collector's business: in a long test run it is most of what it looks at.
         gc.collect()
         gc.freeze()
         try:
