@@ -20,6 +20,7 @@ from hetero.backend import Device, Host
 from hetero.errors import ClosedError, InputError, OptionError, ProgramError, Unsupported
 from hetero.program import Program
 from hetero.scheduler.canary import canary_inputs, inputs_of
+from hetero.scheduler.costs import shapes_of
 from hetero.scheduler.reasons import reason_of
 from hetero.telemetry.records import Attempt
 from hetero.tensors import Array
@@ -215,7 +216,7 @@ class Reserve:
         while self._untimed and not self._closed.is_set() and not _is_any_stopped(first):
             candidate = self._untimed.pop(0)
             inputs = self._inputs(first)
-            if inputs is None or candidate.expects.seconds(_shapes(inputs)) is not None:
+            if inputs is None or candidate.expects.seconds(shapes_of(inputs)) is not None:
                 continue
             started = self._dispatcher.board.clock()
             try:
@@ -241,7 +242,7 @@ class Reserve:
         for candidate in list(self._unmeasured):
             if self._closed.is_set() or candidate.hot:
                 return
-            known = candidate.expects.energy(_shapes(inputs))
+            known = candidate.expects.energy(shapes_of(inputs))
             if known is None or not known.measured:
                 self._unmeasured[candidate] += 1
                 try:
@@ -261,7 +262,7 @@ class Reserve:
                 if found.joules is None:
                     self._say(candidate, f"its energy is not measured: {found.reason}")
                 else:
-                    candidate.expects.learn_energy(_shapes(inputs), found.joules, found.meter)
+                    candidate.expects.learn_energy(shapes_of(inputs), found.joules, found.meter)
             del self._unmeasured[candidate]
 
     def _inputs(self, first: Candidate) -> dict[str, Array] | None:
@@ -319,7 +320,3 @@ def _activity(sessions: Callable[[], Iterable[Session]]) -> tuple[int, bool]:
         told, at_work = session.activity
         runs, running = runs + told, running or at_work
     return runs, running
-
-
-def _shapes(inputs: dict[str, Array]) -> tuple[tuple[int, ...], ...]:
-    return tuple(array.shape for array in inputs.values())

@@ -3,7 +3,9 @@
 | what a sensor does | what is believed |
 |---|---|
 | cannot be read, holds no number, 0, or what cannot be | unknown, with the reason; for a moment the last value |
-| jumps further than a die can in that time | for a moment the last value, then unknown, until time allows the jump |
+| rises further than a die can in that time | unknown, until time allows it |
+| falls further than a die can in that time | for a moment the last value, then unknown, until time allows it |
+| fell so, and time allows it | what it says, unless another sensor of the machine says that it is far hotter |
 | says the same to the last bit for long, while the load has changed a lot | unknown, until it moves |
 | is there again | what it says, as soon as that is possible |
 """

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hetero.errors import BackendError
+from hetero.tensors import Array
 from hetero_kernels.vulkan import spirv
 from hetero_vulkan.api import Vulkan
 from hetero_vulkan.device import VulkanDevice
+from hetero_vulkan.executable import GraphExecutable
+from hetero_vulkan.holder import DeviceHolder
 from hetero_vulkan.instance import VALIDATION, Instance
 from tests.vulkan.machine import Faults, Machine
+
+WHOLE = {"timeout": None, "partition": "forbid", "plans": 4, "tune": False}
+"""Options of the backend, for a model that must run on the device alone."""
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +72,32 @@ def device(machine: Machine) -> Iterator[VulkanDevice]:
     """The device, opened."""
     with machine.open() as device:
         yield device
+
+
+@pytest.fixture
+def load(machine: Machine, faults: Faults) -> Iterator[Callable[..., GraphExecutable]]:
+    """Loads an ONNX file for the shapes of some inputs, wholly on the device, and closes it when the test ends."""
+    from hetero.onnx_file import open_onnx
+    from hetero_vulkan.onnx_program import load_onnx
+
+    holder = DeviceHolder(machine.instance, machine.choice, machine.folder, faults.clock)
+    made: list[GraphExecutable] = []
+
+    def load(path: Path, inputs: Mapping[str, Array], **options: Any) -> GraphExecutable:
+        program = open_onnx(path)
+        sizes = {
+            dim: size
+            for spec in program.inputs
+            for dim, size in zip(spec.shape or (), inputs[spec.name].shape, strict=True)
+            if isinstance(dim, str)
+        }
+        made.append(load_onnx(dataclasses.replace(program, sizes=sizes), holder, None, {**WHOLE, **options}))
+        return made[-1]
+
+    yield load
+    for executable in made:
+        executable.close()
+    holder.close()
 
 
 @pytest.fixture

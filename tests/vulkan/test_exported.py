@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,7 @@ from hetero.onnx_file import open_onnx
 from hetero.tensors import Array
 from hetero_vulkan.choosing import VARIABLE
 from hetero_vulkan.executable import GraphExecutable
-from hetero_vulkan.holder import DeviceHolder
-from hetero_vulkan.onnx_program import load_onnx
-from tests.vulkan.machine import WHICH, Faults, Machine
+from tests.vulkan.machine import WHICH
 
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
@@ -29,7 +26,6 @@ FOLDER = Path(__file__).parents[1] / "data" / "exported"
 TOLERANCE = 1e-5
 """Of the largest value of each output."""
 
-OPTIONS = {"timeout": None, "partition": "forbid", "plans": 4, "tune": False}
 
 TEXT = [{"batch": 1, "length": 5}, {"batch": 3, "length": 12}]
 IMAGES = [{"batch": 1}, {"batch": 3}]
@@ -87,23 +83,6 @@ def compare(answers: Mapping[str, Array], path: Path, inputs: Mapping[str, Array
         np.testing.assert_allclose(answer, expected, rtol=0, atol=TOLERANCE * most, err_msg=output.name)
 
 
-@pytest.fixture
-def load(machine: Machine, faults: Faults) -> Iterator[Callable[[Path, Mapping[str, int]], GraphExecutable]]:
-    """Loads a model for certain sizes."""
-    holder = DeviceHolder(machine.instance, machine.choice, machine.folder, faults.clock)
-    made: list[GraphExecutable] = []
-
-    def load(path: Path, sizes: Mapping[str, int]) -> GraphExecutable:
-        program = dataclasses.replace(open_onnx(path), sizes=dict(sizes))
-        made.append(load_onnx(program, holder, None, OPTIONS))
-        return made[-1]
-
-    yield load
-    for executable in made:
-        executable.close()
-    holder.close()
-
-
 def test_every_model_of_the_folder_is_tried() -> None:
     assert {path.stem for path in FOLDER.glob("*.onnx")} == set(CASES)
 
@@ -117,11 +96,9 @@ def test_fusion_finds_what_the_exporter_took_apart(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_exported_model_runs_wholly_on_the_device(
-    load: Callable[[Path, Mapping[str, int]], GraphExecutable], name: str
-) -> None:
+def test_an_exported_model_runs_wholly_on_the_device(load: Callable[..., GraphExecutable], name: str) -> None:
     path, (every, _) = path_of(name), CASES[name]
-    executable = load(path, every[0])
+    executable = load(path, inputs_of(path, every[0]))
     assert "100.0% of the operations" in executable.details["on the device"]
     assert "on the host" not in executable.details
     for sizes in every:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,15 @@ import pytest
 
 from hetero.backend import Call
 from hetero.errors import InputError
-from hetero.onnx_file import open_onnx
 from hetero.tensors import Array
 from hetero_vulkan.executable import GraphExecutable
-from hetero_vulkan.holder import DeviceHolder
-from hetero_vulkan.onnx_program import load_onnx
 from tests.vulkan import networks
-from tests.vulkan.machine import Faults, Machine
 
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 TOLERANCE = 1e-5
 """Of the largest value of each output."""
 
-OPTIONS = {"timeout": None, "partition": "forbid", "plans": 4, "tune": False}
 RANDOM = np.random.default_rng(7)
 
 
@@ -59,29 +53,6 @@ CASES: dict[str, tuple[Callable[[Path], Path], list[dict[str, Array]]]] = {
     "mobilenet": (networks.mobilenet, [{"image": normal(2, 30, 22, 3)}]),
     "audio": (networks.audio, [{"signal": normal(1, 400)}, {"signal": normal(2, 333)}]),
 }
-
-
-@pytest.fixture
-def load(machine: Machine, faults: Faults) -> Iterator[Callable[..., GraphExecutable]]:
-    """Loads a model for certain shapes."""
-    holder = DeviceHolder(machine.instance, machine.choice, machine.folder, faults.clock)
-    made: list[GraphExecutable] = []
-
-    def load(path: Path, inputs: Mapping[str, Array]) -> GraphExecutable:
-        program = open_onnx(path)
-        names = {
-            dim: size
-            for spec in program.inputs
-            for dim, size in zip(spec.shape or (), inputs[spec.name].shape, strict=True)
-            if isinstance(dim, str)
-        }
-        made.append(load_onnx(dataclasses.replace(program, sizes=names), holder, None, OPTIONS))
-        return made[-1]
-
-    yield load
-    for executable in made:
-        executable.close()
-    holder.close()
 
 
 @pytest.mark.parametrize("name", CASES)

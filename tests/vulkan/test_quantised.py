@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,18 +13,13 @@ from hetero.backend import Call
 from hetero.graph import evaluate, import_onnx
 from hetero.graph.ir import Graph
 from hetero.graph.passes import fuse
-from hetero.onnx_file import open_onnx
 from hetero.tensors import Array
 from hetero_vulkan.executable import GraphExecutable
-from hetero_vulkan.holder import DeviceHolder
-from hetero_vulkan.onnx_program import load_onnx
 from tests.vulkan import networks
-from tests.vulkan.machine import Faults, Machine
 
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 quantization = pytest.importorskip("onnxruntime.quantization", reason="onnxruntime's quantiser needs more packages")
 
-OPTIONS = {"timeout": None, "partition": "forbid", "plans": 4, "tune": False}
 RANDOM = np.random.default_rng(11)
 
 Network = Callable[[Path], Path]
@@ -44,29 +37,6 @@ NETWORKS: dict[str, tuple[Network, Callable[[], dict[str, Array]]]] = {
     "bert": (networks.bert, text),
     "resnet": (networks.resnet, picture),
 }
-
-
-@pytest.fixture
-def load(machine: Machine, faults: Faults) -> Iterator[Callable[..., GraphExecutable]]:
-    """Loads a model for certain shapes."""
-    holder = DeviceHolder(machine.instance, machine.choice, machine.folder, faults.clock)
-    made: list[GraphExecutable] = []
-
-    def load(path: Path, inputs: Mapping[str, Array], **options: Any) -> GraphExecutable:
-        program = open_onnx(path)
-        names = {
-            dim: size
-            for spec in program.inputs
-            for dim, size in zip(spec.shape or (), inputs[spec.name].shape, strict=True)
-            if isinstance(dim, str)
-        }
-        made.append(load_onnx(dataclasses.replace(program, sizes=names), holder, None, {**OPTIONS, **options}))
-        return made[-1]
-
-    yield load
-    for executable in made:
-        executable.close()
-    holder.close()
 
 
 class _Samples(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]
