@@ -66,6 +66,11 @@ class Buffer:
         """The host sees it: `array` works, and `write` and `read` copy nothing on the device."""
         return self.block.address != 0
 
+    @property
+    def device_address(self) -> int:
+        """Where shaders see it; of use only where the device tells addresses."""
+        return self.block.device_address + self.offset
+
     def view(self, offset: int, nbytes: int) -> Buffer:
         """A part of it, which is freed with it.
 

@@ -324,7 +324,7 @@ class Commands:
             holder = vulkan.ffi.new("VkDescriptorSet *", described)
             functions.vkCmdBindDescriptorSets(target, point, pipeline.layout, 0, 1, holder, 0, vulkan.NULL)
         if shader.push_bytes:
-            packed = pipeline.packed(step.push)
+            packed = pipeline.packed(step.push, step.buffers)
             functions.vkCmdPushConstants(target, pipeline.layout, _COMPUTE_STAGE, 0, len(packed), packed)
         functions.vkCmdDispatch(target, *step.groups)
 

@@ -19,6 +19,11 @@ Purpose = Literal["device", "upload", "download"]
 from; `download`, for the device to copy to and the host to read. Where the device works in the host's memory, all three
 are the same."""
 
+_USES = (
+    "VK_BUFFER_USAGE_STORAGE_BUFFER_BIT",
+    "VK_BUFFER_USAGE_TRANSFER_SRC_BIT",
+    "VK_BUFFER_USAGE_TRANSFER_DST_BIT",
+)
 _WHOLE = 0xFFFFFFFFFFFFFFFF  # VK_WHOLE_SIZE
 
 BLOCK_BYTES = 64 << 20
@@ -51,6 +56,7 @@ class Block:
         size: Bytes.
         kind: The memory type.
         address: Where the host sees it; 0: it does not.
+        device_address: Where shaders see it; 0: this device does not tell.
         alone: Made for one buffer.
     """
 
@@ -60,6 +66,7 @@ class Block:
         self.kind = kind
         self.alone = alone
         self.address = 0
+        self.device_address = 0
         self.handle: Any = None
         self._memory: Any = None
         self._free: list[tuple[int, int]] = [(0, size)]
@@ -115,17 +122,14 @@ class Block:
     def _make(self, host: int) -> None:
         device, vulkan = self.device, self.device.vulkan
         doing = f"allocating {self.size} bytes"
+        addressed = device.physical.features.get("bufferDeviceAddress", False)
         imported = vulkan.constant("VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT")
         external = vulkan.new("VkExternalMemoryBufferCreateInfo", handleTypes=imported) if host else None
         info = vulkan.new(
             "VkBufferCreateInfo",
             pNext=external,
             size=self.size,
-            usage=vulkan.flags(
-                "VK_BUFFER_USAGE_STORAGE_BUFFER_BIT",
-                "VK_BUFFER_USAGE_TRANSFER_SRC_BIT",
-                "VK_BUFFER_USAGE_TRANSFER_DST_BIT",
-            ),
+            usage=vulkan.flags(*_USES, *(["VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT"] if addressed else [])),
         )
         made = vulkan.ffi.new("VkBuffer *")
         device.check(device.functions.vkCreateBuffer(device.handle, info, vulkan.NULL, made), doing)
@@ -141,6 +145,9 @@ class Block:
             if host
             else None
         )
+        if addressed:
+            flag = vulkan.constant("VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT")
+            source = vulkan.new("VkMemoryAllocateFlagsInfo", pNext=source, flags=flag)
         info = vulkan.new(
             "VkMemoryAllocateInfo",
             pNext=source,
@@ -151,6 +158,9 @@ class Block:
         device.check(device.functions.vkAllocateMemory(device.handle, info, vulkan.NULL, memory), doing)
         self._memory = memory[0]
         device.check(device.functions.vkBindBufferMemory(device.handle, self.handle, self._memory, 0), doing)
+        if addressed:
+            asked = vulkan.new("VkBufferDeviceAddressInfo", buffer=self.handle)
+            self.device_address = int(device.functions.vkGetBufferDeviceAddress(device.handle, asked))
         if host:
             self.address = host
         elif self.kind.visible:

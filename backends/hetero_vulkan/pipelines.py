@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hetero.errors import OptionError, Unsupported
 from hetero_vulkan.spirv import Constant, Shader, read_shader
 
 if TYPE_CHECKING:
+    from hetero_vulkan.buffers import Buffer
     from hetero_vulkan.device import VulkanDevice
 
 Number = int | float | bool
@@ -48,11 +49,12 @@ class Pipeline:
         self.set_layout, self.layout = layouts
         self.ran = False
 
-    def packed(self, push: bytes | Mapping[str, Number]) -> bytes:
+    def packed(self, push: bytes | Mapping[str, Number], buffers: Sequence[Buffer] = ()) -> bytes:
         """Push constants as the shader has them.
 
         Args:
             push: By name, all of them; or bytes, which are passed on as they are.
+            buffers: Those that are bound, in the order of the bindings; shaders may be told where they are.
 
         Raises:
             OptionError: Not those that the shader has.
@@ -70,6 +72,9 @@ class Pipeline:
                 struct.pack_into(f"<{member.format}", packed, member.offset, push[name])
             except struct.error as error:
                 raise OptionError(f"{self.name}: push constant {name} is {push[name]!r}: {error}") from None
+        for (number, _), buffer in zip(shader.bindings, buffers, strict=False):
+            if number in shader.addresses:
+                struct.pack_into("<Q", packed, shader.addresses[number], buffer.device_address)
         return bytes(packed)
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ The binary form is that of the SPIR-V specification, chapters 2.3 (physical layo
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _FEATURES = {
     4449: "uniformAndStorageBuffer8BitAccess",
     5345: "vulkanMemoryModel",
     5346: "vulkanMemoryModelDeviceScope",
+    5347: "bufferDeviceAddress",
     6019: "shaderIntegerDotProduct",
     6022: "cooperativeMatrix",
 }
@@ -79,6 +81,8 @@ class Shader:
             nothing else is said.
         push: Push constants by name.
         push_bytes: Bytes of push constants.
+        addresses: Where among them it is told the addresses of buffers, by their bindings: `address_1_low` and
+            `address_1_high` of binding 1. They are filled in when work is recorded.
         local_size: Invocations in a workgroup: numbers, or names of constants.
         features: What a device must have.
         subgroup_operations: VkSubgroupFeatureFlags that a device must have.
@@ -91,6 +95,7 @@ class Shader:
     constants: dict[str, Constant]
     push: dict[str, Member]
     push_bytes: int
+    addresses: dict[int, int]
     local_size: tuple[int | str, int | str, int | str]
     features: frozenset[str]
     subgroup_operations: int
@@ -165,6 +170,7 @@ class _Reader:
             raise ProgramInvalid("the SPIR-V has no entry point for compute")
         local_size = self._local_size()
         push, push_bytes = self._push()
+        addresses = _addresses(push)
         return Shader(
             code=self.code,
             digest=hashlib.sha256(self.code).hexdigest(),
@@ -173,6 +179,7 @@ class _Reader:
             constants=self._constants(),
             push=push,
             push_bytes=push_bytes,
+            addresses=addresses,
             local_size=local_size,
             features=frozenset(_FEATURES[number] for number in self.capabilities & _FEATURES.keys()),
             subgroup_operations=sum(_SUBGROUP[number] for number in self.capabilities & _SUBGROUP.keys()),
@@ -243,6 +250,17 @@ class _Reader:
         if operation == _TYPE_INT and details[0] == 32:
             return "i" if details[1] else "I"
         return "f" if operation == _TYPE_FLOAT and details[0] == 32 else ""
+
+
+def _addresses(push: dict[str, Member]) -> dict[int, int]:
+    """Take the push constants that are halves of addresses out of the others: where each address is, by the binding."""
+    found = {}
+    for name in [name for name in push if re.fullmatch(r"address_\d+_low", name)]:
+        low, high = push.pop(name), push.pop(name.replace("low", "high"))
+        if high.offset != low.offset + 4:
+            raise ProgramInvalid(f"the halves of {name.removesuffix('_low')} do not lie together, the low one first")
+        found[int(name.split("_")[1])] = low.offset
+    return found
 
 
 def _instructions(code: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:

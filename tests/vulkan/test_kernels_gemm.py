@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ EPSILON = {"f32": 2.0**-24, "f16": 2.0**-11}
 
 FAMILIES = {
     "subgroup": Tuning("subgroup", rows=8),
+    "addresses": Tuning("subgroup", rows=8, addressed=True),
     "tiles": Tuning("tiles", tile=(32, 32, 16), each=(4, 2)),
     "large tiles": Tuning("tiles", tile=(64, 64, 16), each=(4, 4)),
 }
@@ -255,6 +257,51 @@ def test_the_family_follows_the_device() -> None:
     assert default_tuning(made_up(limits=limits, subgroup=16)).tile == (32, 32, 16)
     assert default_tuning(with_matrices(limits=limits)).family == "tiles"
     assert default_tuning(with_matrices(limits=limits), "f16").family == "matrix"
+
+
+def test_addresses_are_used_where_the_driver_gathers_from_them(device: VulkanDevice) -> None:
+    limits = {"maxComputeSharedMemorySize": 32768}
+    able = dict.fromkeys(("bufferDeviceAddress", "shaderInt64"), True)
+
+    def tuning(**told: Any) -> Tuning:
+        lavapipe = {"limits": limits, "sort": "cpu", "subgroup": 8, "driver_id": 13, "driver_info": "Mesa 25.0.7"}
+        return default_tuning(made_up(**{**lavapipe, "features": able, **told}))
+
+    assert tuning() == Tuning("subgroup", rows=24, addressed=True)
+    assert tuning(subgroup=16) == Tuning("subgroup", rows=16, addressed=True)
+    assert tuning(driver_info="Mesa 22.3.6 (LLVM 15.0.6)") == Tuning("subgroup")
+    assert tuning(driver_info="a build of my own") == Tuning("subgroup")
+    assert tuning(driver_id=3) == Tuning("subgroup")
+    assert tuning(subgroup_operations=16) == Tuning("subgroup")
+    for feature in able:
+        assert tuning(features={**able, feature: False}) == Tuning("subgroup")
+    # What it does not take goes another way, though the tuning says so.
+    with bench(device) as on:
+        for k, name in ((64, "gemm_subgroup_address"), (63, "gemm_subgroup_wide")):
+            a, b, c = on.put(normal(1, 4, k)), on.put(normal(2, k, 8)), on.empty((4, 8))
+            *_, step = gemm(device, a, b, c, tuning=FAMILIES["addresses"], scratch=on.scratch)
+            assert step.pipeline.name == name
+        device.physical = replace(device.physical, features={**device.physical.features, "bufferDeviceAddress": False})
+        a, b, c = on.put(normal(1, 4, 64)), on.put(normal(2, 64, 8)), on.empty((4, 8))
+        *_, step = gemm(device, a, b, c, tuning=FAMILIES["addresses"], scratch=on.scratch)
+        assert step.pipeline.name == "gemm_subgroup_wide"
+
+
+def test_addresses_are_of_the_parts_that_are_bound(device: VulkanDevice) -> None:
+    """Rows and panels in the middle of larger buffers, with what is not theirs around them."""
+    a, b = normal(1, 16, 64), normal(2, 64, 64)
+    with bench(device) as on:
+        around = on.put(np.full((4, 16, 64), np.nan, np.float32))
+        part = around.buffer.view(2 * a.nbytes, a.nbytes)
+        part.write(a)
+        packed = Packed(on.empty(packed_shape(device.physical, 64, 64)), 64, 64)
+        on.run(pack(device, on.put(b), packed.tensor))
+        c = on.empty((16, 64))
+        on.run(gemm(device, Tensor(part, a.shape), packed, c, tuning=FAMILIES["addresses"]))
+        close(on.get(c), a.astype(float) @ b, np.abs(a).astype(float) @ np.abs(b), bound(64))
+        second = Tensor(around.buffer, (8, 64), offset=2 * a.size + 8 * 64)
+        on.run(gemm(device, second, packed, Tensor(c.buffer, (8, 64)), tuning=FAMILIES["addresses"]))
+        close(on.get(c)[:8], a[8:].astype(float) @ b, np.abs(a[8:]).astype(float) @ np.abs(b), bound(64))
 
 
 def test_cooperative_matrices_are_used_only_where_they_are_listed(device: VulkanDevice) -> None:

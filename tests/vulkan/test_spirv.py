@@ -25,6 +25,18 @@ def test_bindings_constants_and_push_constants_have_the_sources_names() -> None:
     assert (add.entry, add.push_bytes, transpose.push_bytes) == ("main", 4, 8)
 
 
+def test_halves_of_addresses_are_no_push_constants_of_the_caller_s() -> None:
+    plain, addressed = (read_shader(kernels.spirv(f"gemm_subgroup_{way}")) for way in ("wide", "address"))
+    assert plain.addresses == {}
+    assert addressed.push == plain.push
+    assert addressed.addresses == {0: plain.push_bytes, 1: plain.push_bytes + 8}
+    assert addressed.push_bytes == plain.push_bytes + 16
+    assert addressed.features - plain.features == {"bufferDeviceAddress"}
+    apart = addressed.code.replace(b"address_1_high", b"address_0_last").replace(b"address_0_high", b"address_1_high")
+    with pytest.raises(ProgramInvalid):
+        read_shader(apart)
+
+
 def test_what_a_device_must_have_is_read_from_the_shader() -> None:
     assert read_shader(kernels.spirv("add")).subgroup_operations == 0
     # Basic, arithmetic, shuffle.

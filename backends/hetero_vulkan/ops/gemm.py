@@ -11,6 +11,7 @@ Three families of shaders:
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -29,8 +30,10 @@ Family = Literal["subgroup", "tiles", "matrix"]
 ACTIVATIONS = {"": 0, "relu": 1, "gelu": 2, "gelu_tanh": 3, "sigmoid": 4, "tanh": 5, "silu": 6}
 """The numbers that shaders know activations by (activations.glsl). `gelu` is the one with erf."""
 
-_SHUFFLE = 16
-"""VkSubgroupFeatureFlags: shuffle."""
+_SHUFFLE, _BALLOT = 16, 8
+"""VkSubgroupFeatureFlags."""
+
+_LAVAPIPE = 13  # VK_DRIVER_ID_MESA_LLVMPIPE
 
 _MATRIX_FEATURES = ("cooperativeMatrix", "shaderFloat16", "storageBuffer16BitAccess", "vulkanMemoryModel")
 """What `gemm_matrix` needs."""
@@ -46,6 +49,7 @@ class Tuning:
         tile: Of C for a workgroup, and of k at a time: rows, columns, k (family `tiles`).
         each: Of C for an invocation: rows, columns (family `tiles`).
         subgroups: In a workgroup (family `matrix`).
+        addressed: A and B are read by their addresses, where the device can (family `subgroup`).
     """
 
     family: Family = "tiles"
@@ -53,6 +57,7 @@ class Tuning:
     tile: tuple[int, int, int] = (64, 64, 16)
     each: tuple[int, int] = (4, 4)
     subgroups: int = 4
+    addressed: bool = False
 
 
 def default_tuning(physical: Physical, values: Kind = "f32") -> Tuning:
@@ -65,10 +70,33 @@ def default_tuning(physical: Physical, values: Kind = "f32") -> Tuning:
     if values == "f16" and lists_matrices(physical):
         return Tuning("matrix")
     if physical.software and physical.subgroup_operations & _SHUFFLE:
-        return Tuning("subgroup")
+        return addressed_tuning(physical) if _gathers(physical) else Tuning("subgroup")
     if physical.limits["maxComputeSharedMemorySize"] >= 16384 and physical.subgroup >= 32:
         return Tuning("tiles", tile=(64, 64, 16), each=(4, 4))
     return Tuning("tiles", tile=(32, 32, 16), each=(4, 2))
+
+
+def addressed_tuning(physical: Physical) -> Tuning:
+    """By addresses: the loop must fit in what a CPU holds of its code, so that wide subgroups get fewer rows."""
+    return Tuning("subgroup", rows=16 if physical.subgroup >= 16 else 24, addressed=True)
+
+
+def can_address(physical: Physical) -> bool:
+    """Whether shaders can be told where A and B are, and the rest of what `gemm_subgroup_address` needs is here."""
+    return (
+        physical.features.get("bufferDeviceAddress", False)
+        and physical.features.get("shaderInt64", False)
+        and physical.subgroup_operations & (_SHUFFLE | _BALLOT) == _SHUFFLE | _BALLOT
+    )
+
+
+def _gathers(physical: Physical) -> bool:
+    """Lavapipe gathers what lanes load by addresses; that of Mesa 22.3 goes from lane to lane, five times as slowly.
+
+    Versions in between were not tried: `tuning` finds out.
+    """
+    version = re.match(r"Mesa (\d+)", physical.driver_info)
+    return can_address(physical) and physical.driver_id == _LAVAPIPE and version is not None and int(version[1]) >= 25
 
 
 def lists_matrices(physical: Physical) -> bool:
@@ -267,7 +295,10 @@ def _by_subgroup(product: _Product, tuning: Tuning, scratch: Scratch | None) -> 
         "C_ALIGNED": c_aligned,
         **product.constants(b.tensor),
     }
-    name = "gemm_subgroup_wide" if physical.software and physical.features["shaderInt64"] else "gemm_subgroup"
+    if tuning.addressed and a_aligned and can_address(physical):
+        name = "gemm_subgroup_address"
+    else:
+        name = "gemm_subgroup_wide" if physical.software and physical.features["shaderInt64"] else "gemm_subgroup"
     pipeline = device.pipeline(name, constants, subgroup=physical.subgroup)
     width = panel(physical)
     b_steps = (b.each * matrices(b.shape, "B")[1], b.each, width)

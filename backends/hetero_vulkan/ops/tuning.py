@@ -21,7 +21,7 @@ from hetero.errors import BackendError, WrongAnswer
 from hetero.tensors import Array
 from hetero_vulkan.commands import Dispatch
 from hetero_vulkan.ops.attention import AttentionTuning, attention
-from hetero_vulkan.ops.gemm import Tuning, default_tuning, gemm, lists_matrices
+from hetero_vulkan.ops.gemm import Tuning, addressed_tuning, can_address, default_tuning, gemm, lists_matrices
 from hetero_vulkan.ops.packing import Packed, pack, packed_shape
 from hetero_vulkan.ops.tensors import Kind, Tensor
 from hetero_vulkan.pipeline_cache import write_whole
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Of the file, and of what is measured: raised when shaders change."""
 
 BUDGET = 5.0
@@ -72,6 +72,8 @@ def gemm_ways(physical: Physical) -> dict[str, Tuning]:
     ways = {"default": default_tuning(physical)}
     if physical.subgroup_operations & 16 and (physical.software or physical.subgroup <= 16):
         ways |= {f"subgroup of {rows} rows": Tuning("subgroup", rows=rows) for rows in (16, 32, 48)}
+        if can_address(physical):
+            ways["subgroup by addresses"] = addressed_tuning(physical)
     for tile, each in (
         ((32, 32, 16), (4, 2)),
         ((64, 64, 16), (4, 4)),

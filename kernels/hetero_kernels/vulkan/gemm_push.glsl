@@ -26,6 +26,12 @@ layout(push_constant) uniform Push {
     uint bias_offset;
     uint scale_offset;
     float alpha;
+#ifdef ADDRESSED
+    uint address_0_low;
+    uint address_0_high;
+    uint address_1_low;
+    uint address_1_high;
+#endif
 #ifdef STRIDED
     uint a_column;
     uint b_column;

@@ -13,6 +13,14 @@
 #include "activations.glsl"
 #include "gemm_push.glsl"
 
+#ifdef ADDRESSED
+#extension GL_KHR_shader_subgroup_ballot : require
+// The place is the same for all lanes. Where subgroups have 16, a shuffle is a loop over them in some drivers' code.
+#define OF_LANE(value, lane) subgroupBroadcast(value, lane)
+#else
+#define OF_LANE(value, lane) subgroupShuffle(value, lane)
+#endif
+
 layout(local_size_x_id = 0) in;
 layout(constant_id = 1) const uint ROWS = 32;
 // Whether rows of A, and those of C and the residual, begin at multiples of 8 elements; and k, and n, is one.
@@ -38,6 +46,16 @@ layout(std430, binding = 1) readonly buffer B4 { vec4 b4[]; };
 layout(std430, binding = 4) readonly buffer Residual4U { uvec4 residual4u[]; };
 layout(std430, binding = 5) buffer C4 { vec4 c4[]; };
 layout(std430, binding = 5) buffer C4U { uvec4 c4u[]; };
+
+#ifdef ADDRESSED
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Floats { vec4 low; vec4 high; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Longs { u64vec4 words; };
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Words { uvec4 words; };
+layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Pair { uvec2 words; };
+
+const uint A_BYTES = A_TYPE == F16 ? 2 : 4;
+const uint B_BYTES = B_TYPE == I8 ? 1 : B_TYPE == F16 ? 2 : 4;
+#endif
 
 // An activation of many instructions is not repeated for each sum: it goes over what was written. So does a residual, as
 // each place that loads is long in the code of some drivers; not to f16, which would be rounded twice.
@@ -102,6 +120,28 @@ Eight load_a(uint row, uint from) {
     return Eight(vec4(one[0], one[1], one[2], one[3]), vec4(one[4], one[5], one[6], one[7]));
 }
 
+#ifdef ADDRESSED
+// Words of 64 bits halve the gathers of B, and take some work to be parted; for the little that A is, they do not pay.
+Eight gather_a(uint64_t from) {
+    if (A_TYPE == F16) {
+        return of_halves(Words(from).words);
+    }
+    Floats some = Floats(from);
+    return Eight(some.low, some.high);
+}
+
+Eight gather_b(uint64_t from) {
+    if (B_TYPE == F16) {
+        return of_halves(Words(from).words);
+    }
+    if (B_TYPE == I8) {
+        const uvec2 words = Pair(from).words;
+        return Eight(of_bytes(words.x), of_bytes(words.y));
+    }
+    return of_wide(Longs(from).words);
+}
+#endif
+
 Eight load_b(uint at) {
     if (B_TYPE == F16) {
         return of_halves(b4u[at]);
@@ -148,10 +188,22 @@ void main() {
     [[unroll]] for (uint j = 0; j < BLOCKS; j++) {
         a_rows[j] = a_from + min(first + j * lanes + lane, m - 1) * a_row;
     }
+#ifdef ADDRESSED
+    uint64_t a_places[BLOCKS];
+    [[unroll]] for (uint j = 0; j < BLOCKS; j++) {
+        a_places[j] = pack64(uvec2(address_0_low, address_0_high)) + uint64_t(a_rows[j]) * A_BYTES;
+    }
+    uint64_t b_place = pack64(uvec2(address_1_low, address_1_high)) + uint64_t(b) * (8 * B_BYTES);
+#endif
     [[dont_unroll]] for (uint from = 0; from < k; from += 8) {
         float a[BLOCKS][8];
         [[unroll]] for (uint j = 0; j < BLOCKS; j++) {
+#ifdef ADDRESSED
+            const Eight some = gather_a(a_places[j]);
+            a_places[j] += 8 * A_BYTES;
+#else
             const Eight some = load_a(a_rows[j], from);
+#endif
             [[unroll]] for (uint u = 0; u < 4; u++) {
                 a[j][u] = some.low[u];
                 a[j][u + 4] = some.high[u];
@@ -161,17 +213,22 @@ void main() {
         [[unroll]] for (uint half_ = 0; half_ < 8; half_ += 4) {
             Eight some[4];
             [[unroll]] for (uint u = 0; u < 4; u++) {
+#ifdef ADDRESSED
+                some[u] = gather_b(b_place);
+                b_place += lanes * (8 * B_BYTES);
+#else
                 some[u] = load_b(b);
                 b += lanes;
+#endif
             }
             [[unroll]] for (uint r = 0; r < ROWS; r++) {
                 [[unroll]] for (uint u = 0; u < 4; u++) {
-                    low[r] = fma(vec4(subgroupShuffle(a[r / lanes][half_ + u], r % lanes)), some[u].low, low[r]);
+                    low[r] = fma(vec4(OF_LANE(a[r / lanes][half_ + u], r % lanes)), some[u].low, low[r]);
                 }
             }
             [[unroll]] for (uint r = 0; r < ROWS; r++) {
                 [[unroll]] for (uint u = 0; u < 4; u++) {
-                    high[r] = fma(vec4(subgroupShuffle(a[r / lanes][half_ + u], r % lanes)), some[u].high, high[r]);
+                    high[r] = fma(vec4(OF_LANE(a[r / lanes][half_ + u], r % lanes)), some[u].high, high[r]);
                 }
             }
         }

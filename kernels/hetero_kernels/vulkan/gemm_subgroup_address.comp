@@ -1,0 +1,10 @@
+// The product of gemm_subgroup.glsl with A and B by their addresses, for drivers that gather what lanes load so. A is
+// aligned.
+// target: vulkan1.2
+#version 450
+#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
+#extension GL_EXT_buffer_reference : require
+#extension GL_GOOGLE_include_directive : require
+#define WIDE
+#define ADDRESSED
+#include "gemm_subgroup.glsl"
