@@ -26,7 +26,7 @@ from rich.table import Table
 from hetero_vulkan.commands import Commands, Dispatch
 from hetero_vulkan.device import VulkanDevice
 from hetero_vulkan.opening import open_device
-from hetero_vulkan.ops.attention import AttentionTuning, attention
+from hetero_vulkan.ops.attention import AttentionTuning, attention, default_attention
 from hetero_vulkan.ops.gemm import Tuning, default_tuning, gemm
 from hetero_vulkan.ops.packing import Packed, pack, packed_shape
 from hetero_vulkan.ops.tensors import DTYPES, Kind, Tensor, words
@@ -135,12 +135,12 @@ def plain(q: Any, k: Any, v: Any) -> Any:
 def run(bench: Bench, every_way: bool) -> list[Case]:
     physical = bench.device.physical
     products = gemm_ways(physical) if every_way else {"default": default_tuning(physical)}
-    attentions = attention_ways() if every_way else {"default": AttentionTuning()}
+    attentions = attention_ways(physical) if every_way else {"default": default_attention(physical)}
     cases = [bench.product(size, name, way, "f32") for size in PRODUCTS for name, way in products.items()]
     kinds: tuple[Kind, ...] = ("f16", "i8")
     cases += [bench.product(PRODUCTS[0], "default", default_tuning(physical), kind) for kind in kinds]
     cases += [bench.attention((8, 1500, 64), name, way, "f32") for name, way in attentions.items()]
-    cases.append(bench.attention((8, 1500, 64), "default", AttentionTuning(), "f16"))
+    cases.append(bench.attention((8, 1500, 64), "default", default_attention(physical), "f16"))
     return cases
 
 

@@ -44,8 +44,8 @@ _FEATURES: tuple[tuple[str, tuple[int, int], str, tuple[str, ...]], ...] = (
     ("CooperativeMatrixKHR", (9, 9), "VK_KHR_cooperative_matrix", ("cooperativeMatrix",)),
 )
 """Structs of features: name between VkPhysicalDevice and Features, the core version that has it, else its extension,
-and what of it we use. Without an extension: shaders that use it are made for that version. All that is there is switched
-on."""
+and what of it we use. Without an extension: shaders that use it are made for that version. All that is there is
+switched on."""
 
 _CORE_FEATURES = ("shaderInt16", "shaderInt64", "shaderFloat64")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -40,8 +42,10 @@ def test_attention_is_right_at_any_size(device: VulkanDevice, size: int, queries
         close(on.answer(steps, o), reference(q, k, v), 1.0, 2e-6)
 
 
+@pytest.mark.parametrize("addressed", [False, True])
 @pytest.mark.parametrize("tuning", [AttentionTuning(1, 1), AttentionTuning(16, 4), AttentionTuning()])
-def test_every_tuning_gives_the_same(device: VulkanDevice, tuning: AttentionTuning) -> None:
+def test_every_tuning_gives_the_same(device: VulkanDevice, tuning: AttentionTuning, addressed: bool) -> None:
+    tuning = dataclasses.replace(tuning, addressed=addressed)
     q, k, v = normal(1, 1, 1, 37, 64), normal(2, 1, 1, 150, 64), normal(3, 1, 1, 150, 64)
     with bench(device) as on:
         o = on.empty(q.shape)
@@ -79,6 +83,31 @@ def test_heads_lie_side_by_side_in_rows(device: VulkanDevice) -> None:
         to = Tensor(o.buffer, (2, 4, 11, 8), "f32", 0, (11 * 32, 8, 32, 1))
         answer = on.answer(attention(device, *seen, to, tuning=SMALL), o)
         close(answer, reference(q, k, v).swapaxes(1, 2).reshape(2, 11, 32), 1.0, 2e-6)
+
+
+def test_addresses_are_of_the_parts_that_are_bound_and_kept_to(device: VulkanDevice) -> None:
+    """Heads of a batch in the middle of a buffer, with a mask, grouped queries, and NaN all around."""
+    q, k, v = normal(1, 2, 4, 9, 64), normal(2, 2, 2, 21, 64), normal(3, 2, 2, 21, 64)
+    mask = np.where(np.random.default_rng(4).random((2, 1, 9, 21)) < 0.3, -np.inf, 0.0).astype(np.float32)
+    addressed = dataclasses.replace(SMALL, addressed=True)
+
+    def within(array: Array) -> Tensor:
+        whole = on.put(np.full((3, *array.shape), np.nan, np.float32))
+        part = whole.buffer.view(array.nbytes, array.nbytes)
+        part.write(array)
+        return Tensor(part, array.shape)
+
+    with bench(device) as on:
+        o = on.empty(q.shape)
+        steps = attention(device, within(q), within(k), within(v), o, mask=on.put(mask), tuning=addressed)
+        if device.physical.subgroup <= 8:
+            assert steps[0].pipeline.name == "attention_address"
+        close(on.answer(steps, o), reference(q, k, v, mask), 1.0, 2e-6)
+        device.physical = dataclasses.replace(
+            device.physical, features={**device.physical.features, "bufferDeviceAddress": False}
+        )
+        (step,) = attention(device, within(q), within(k), within(v), o, tuning=addressed)
+        assert step.pipeline.name != "attention_address"
 
 
 @pytest.mark.parametrize("size", [6, 64])

@@ -285,7 +285,7 @@ def test_what_suits_the_gpu_is_measured_once_kept_and_measured_again_when_the_fi
 
     monkeypatch.setattr(tuning, "measured", measured)
     monkeypatch.setattr(tuning, "gemm_ways", lambda physical: dict(list(ways(physical).items())[:2]))
-    monkeypatch.setattr(tuning, "attention_ways", lambda: dict(list(more().items())[:2]))
+    monkeypatch.setattr(tuning, "attention_ways", lambda physical: dict(list(more(physical).items())[:2]))
     assert ask(rig, rig.load(tune=True)) == "vulkan:0"
     assert len(calls) == 4
     rig.runtime.close()

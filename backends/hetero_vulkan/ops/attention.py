@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from hetero.errors import OptionError, Unsupported
 from hetero_vulkan.commands import Dispatch
+from hetero_vulkan.ops.addresses import can_address, gathers
 from hetero_vulkan.ops.tensors import Tensor, rounded
 
 if TYPE_CHECKING:
     from hetero_vulkan.device import VulkanDevice
+    from hetero_vulkan.physical import Physical
 
 MOST_EACH = 64
 """Elements of a head that a lane has at most."""
@@ -23,10 +25,17 @@ class AttentionTuning:
     Attributes:
         rows: Queries of a workgroup.
         keys: That a lane scores at a time.
+        addressed: K and V are read by their addresses, where the device can and they begin at multiples of 8 elements.
     """
 
     rows: int = 32
     keys: int = 2
+    addressed: bool = False
+
+
+def default_attention(physical: Physical) -> AttentionTuning:
+    """What suits a device before anything was measured."""
+    return AttentionTuning(addressed=gathers(physical))
 
 
 def attention(
@@ -60,7 +69,7 @@ def attention(
         OptionError: Shapes or kinds that do not fit.
         Unsupported: Strides that the shader does not take, or the device does not shuffle in subgroups.
     """
-    tuning = tuning or AttentionTuning()
+    tuning = tuning or default_attention(device.physical)
     physical = device.physical
     if not all(len(x.shape) == 4 for x in (q, k, v, o)):
         raise OptionError(f"Q {q.shape} K {k.shape} V {v.shape} O {o.shape}, expected 4 dimensions: [B, H, rows, D]")
@@ -102,13 +111,15 @@ def attention(
     )
     wide = wide and size % 8 == 0 and not any(x % 8 for t in (q, k, v, o) for x in (*t.steps[:3], t.offset))
     unit = 8 if wide else unit
+    addressed = wide and tuning.addressed and can_address(physical)
+    name = "attention_address" if addressed else "attention_wide" if wide else "attention"
     each = rounded(rounded(size, lanes) // lanes, unit)
     if each > MOST_EACH:
         raise Unsupported(f"heads of {size} elements in subgroups of {lanes}", fix="use products and softmax")
     # What a lane holds of each row grows with EACH; the rest spills.
     rows = max(1, min(tuning.rows, 256 // each, 1 << (queries - 1).bit_length()))
     pipeline = device.pipeline(
-        "attention_wide" if wide else "attention",
+        name,
         {
             "local_size_x": lanes,
             "ROWS": rows,

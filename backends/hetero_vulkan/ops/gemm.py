@@ -11,12 +11,12 @@ Three families of shaders:
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from hetero.errors import OptionError, Unsupported
 from hetero_vulkan.commands import Dispatch
+from hetero_vulkan.ops.addresses import can_address, gathers
 from hetero_vulkan.ops.packing import Packed, pack, packed_shape, panel
 from hetero_vulkan.ops.tensors import CODES, Kind, Scratch, Tensor, matrices, matrix_steps, words
 
@@ -32,8 +32,6 @@ ACTIVATIONS = {"": 0, "relu": 1, "gelu": 2, "gelu_tanh": 3, "sigmoid": 4, "tanh"
 
 _SHUFFLE, _BALLOT = 16, 8
 """VkSubgroupFeatureFlags."""
-
-_LAVAPIPE = 13  # VK_DRIVER_ID_MESA_LLVMPIPE
 
 _MATRIX_FEATURES = ("cooperativeMatrix", "shaderFloat16", "storageBuffer16BitAccess", "vulkanMemoryModel")
 """What `gemm_matrix` needs."""
@@ -70,7 +68,7 @@ def default_tuning(physical: Physical, values: Kind = "f32") -> Tuning:
     if values == "f16" and lists_matrices(physical):
         return Tuning("matrix")
     if physical.software and physical.subgroup_operations & _SHUFFLE:
-        return addressed_tuning(physical) if _gathers(physical) else Tuning("subgroup")
+        return addressed_tuning(physical) if gathers(physical) and can_broadcast(physical) else Tuning("subgroup")
     if physical.limits["maxComputeSharedMemorySize"] >= 16384 and physical.subgroup >= 32:
         return Tuning("tiles", tile=(64, 64, 16), each=(4, 4))
     return Tuning("tiles", tile=(32, 32, 16), each=(4, 2))
@@ -81,22 +79,9 @@ def addressed_tuning(physical: Physical) -> Tuning:
     return Tuning("subgroup", rows=16 if physical.subgroup >= 16 else 24, addressed=True)
 
 
-def can_address(physical: Physical) -> bool:
-    """Whether shaders can be told where A and B are, and the rest of what `gemm_subgroup_address` needs is here."""
-    return (
-        physical.features.get("bufferDeviceAddress", False)
-        and physical.features.get("shaderInt64", False)
-        and physical.subgroup_operations & (_SHUFFLE | _BALLOT) == _SHUFFLE | _BALLOT
-    )
-
-
-def _gathers(physical: Physical) -> bool:
-    """Lavapipe gathers what lanes load by addresses; that of Mesa 22.3 goes from lane to lane, five times as slowly.
-
-    Versions in between were not tried: `tuning` finds out.
-    """
-    version = re.match(r"Mesa (\d+)", physical.driver_info)
-    return can_address(physical) and physical.driver_id == _LAVAPIPE and version is not None and int(version[1]) >= 25
+def can_broadcast(physical: Physical) -> bool:
+    """Whether its subgroups do what `gemm_subgroup_address` does in them."""
+    return physical.subgroup_operations & (_SHUFFLE | _BALLOT) == _SHUFFLE | _BALLOT
 
 
 def lists_matrices(physical: Physical) -> bool:
@@ -295,7 +280,7 @@ def _by_subgroup(product: _Product, tuning: Tuning, scratch: Scratch | None) -> 
         "C_ALIGNED": c_aligned,
         **product.constants(b.tensor),
     }
-    if tuning.addressed and a_aligned and can_address(physical):
+    if tuning.addressed and a_aligned and can_address(physical) and can_broadcast(physical):
         name = "gemm_subgroup_address"
     else:
         name = "gemm_subgroup_wide" if physical.software and physical.features["shaderInt64"] else "gemm_subgroup"

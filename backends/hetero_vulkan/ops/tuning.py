@@ -6,6 +6,7 @@ file or another driver means that it is measured anew.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import time
@@ -20,8 +21,9 @@ from hetero.cache import key_of
 from hetero.errors import BackendError, WrongAnswer
 from hetero.tensors import Array
 from hetero_vulkan.commands import Dispatch
-from hetero_vulkan.ops.attention import AttentionTuning, attention
-from hetero_vulkan.ops.gemm import Tuning, addressed_tuning, can_address, default_tuning, gemm, lists_matrices
+from hetero_vulkan.ops.addresses import can_address
+from hetero_vulkan.ops.attention import AttentionTuning, attention, default_attention
+from hetero_vulkan.ops.gemm import Tuning, addressed_tuning, can_broadcast, default_tuning, gemm, lists_matrices
 from hetero_vulkan.ops.packing import Packed, pack, packed_shape
 from hetero_vulkan.ops.tensors import Kind, Tensor
 from hetero_vulkan.pipeline_cache import write_whole
@@ -72,7 +74,7 @@ def gemm_ways(physical: Physical) -> dict[str, Tuning]:
     ways = {"default": default_tuning(physical)}
     if physical.subgroup_operations & 16 and (physical.software or physical.subgroup <= 16):
         ways |= {f"subgroup of {rows} rows": Tuning("subgroup", rows=rows) for rows in (16, 32, 48)}
-        if can_address(physical):
+        if can_address(physical) and can_broadcast(physical):
             ways["subgroup by addresses"] = addressed_tuning(physical)
     for tile, each in (
         ((32, 32, 16), (4, 2)),
@@ -93,10 +95,15 @@ def gemm_ways(physical: Physical) -> dict[str, Tuning]:
     return ways
 
 
-def attention_ways() -> dict[str, AttentionTuning]:
+def attention_ways(physical: Physical) -> dict[str, AttentionTuning]:
     """Ways of computing attention, the default first."""
+    default = default_attention(physical)
     sizes = ((16, 2), (8, 2), (32, 1), (16, 4))
-    return {"default": AttentionTuning()} | {f"{r} rows, {k} keys": AttentionTuning(r, k) for r, k in sizes}
+    ways = {f"{r} rows, {k} keys": AttentionTuning(r, k, default.addressed) for r, k in sizes}
+    if can_address(physical):
+        other = dataclasses.replace(default, addressed=not default.addressed)
+        ways["by addresses" if other.addressed else "not by addresses"] = other
+    return {"default": default, **ways}
 
 
 def tunings(
@@ -115,7 +122,7 @@ def tunings(
     """
     path = None if folder is None else folder / f"tuning-{_key(device.physical)}.json"
     products = gemm_ways(device.physical)
-    attentions = attention_ways()
+    attentions = attention_ways(device.physical)
     known = _read(device, path)
     if known is not None and {known["gemm"], known["half"]} <= products.keys() and known["attention"] in attentions:
         return Tunings(products[known["gemm"]], attentions[known["attention"]], {}, products[known["half"]])

@@ -26,10 +26,10 @@ layout(std430, binding = 0) readonly buffer Q4 { vec4 q4[]; };
 layout(std430, binding = 0) readonly buffer QW { uint q_words[]; };
 layout(std430, binding = 0) readonly buffer QW2 { uvec2 q_words2[]; };
 #ifdef WIDE
-layout(std430, binding = 0) readonly buffer Q8 { u64vec4 q8[]; };
-layout(std430, binding = 1) readonly buffer K8 { u64vec4 k8[]; };
-layout(std430, binding = 2) readonly buffer V8 { u64vec4 v8[]; };
-layout(std430, binding = 4) writeonly buffer O8 { u64vec4 o8[]; };
+layout(std430, binding = 0) readonly buffer QLongs { u64vec4 q8[]; };
+layout(std430, binding = 1) readonly buffer KLongs { u64vec4 k8[]; };
+layout(std430, binding = 2) readonly buffer VLongs { u64vec4 v8[]; };
+layout(std430, binding = 4) writeonly buffer OLongs { u64vec4 o8[]; };
 #endif
 layout(std430, binding = 1) readonly buffer K1 { float k1[]; };
 layout(std430, binding = 1) readonly buffer K4 { vec4 k4[]; };
@@ -75,13 +75,29 @@ layout(push_constant) uniform Push {
     uint m_column;
     uint m_head;
     uint m_batch;
+#ifdef ADDRESSED
+    uint address_1_low;
+    uint address_1_high;
+    uint address_2_low;
+    uint address_2_high;
+#endif
 };
+
+#ifdef ADDRESSED
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Longs { u64vec4 words; };
+#define K8(at) Longs(pack64(uvec2(address_1_low, address_1_high)) + uint64_t(at) * 32).words
+#define V8(at) Longs(pack64(uvec2(address_2_low, address_2_high)) + uint64_t(at) * 32).words
+#else
+#define K8(at) k8[at]
+#define V8(at) v8[at]
+#endif
+#define Q8(at) q8[at]
 
 #ifdef WIDE
 #define EIGHT_OF(EIGHT)                                                                            \
         if (VECTOR == 8) {                                                                         \
             [[unroll]] for (uint u = 0; u < EACH; u += 8) {                                        \
-                const u64vec4 words = EIGHT[(row + min(from + u, size - 8)) >> 3];                 \
+                const u64vec4 words = EIGHT((row + min(from + u, size - 8)) >> 3);                 \
                 [[unroll]] for (uint i = 0; i < 4; i++) {                                          \
                     const vec2 both = uintBitsToFloat(unpack32(words[i]));                         \
                     some[u + 2 * i] = from + u < size ? both.x : 0.0;                              \
@@ -125,9 +141,9 @@ layout(push_constant) uniform Push {
         }                                                                                          \
     }
 
-LOADER(load_q, q1, q4, q8, q_words, q_words2)
-LOADER(load_k, k1, k4, k8, k_words, k_words2)
-LOADER(load_v, v1, v4, v8, v_words, v_words2)
+LOADER(load_q, q1, q4, Q8, q_words, q_words2)
+LOADER(load_k, k1, k4, K8, k_words, k_words2)
+LOADER(load_v, v1, v4, V8, v_words, v_words2)
 
 #define LOWEST uintBitsToFloat(0xff800000u)
 #define LEAST uintBitsToFloat(0xff7fffffu)
