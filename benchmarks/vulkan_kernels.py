@@ -32,7 +32,8 @@ from hetero_vulkan.ops.packing import Packed, pack, packed_shape
 from hetero_vulkan.ops.tensors import DTYPES, Kind, Tensor, words
 from hetero_vulkan.ops.tuning import attention_ways, gemm_ways
 
-ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "LP_NUM_THREADS"), "1")
+"""Of numpy and of lavapipe: two on one core would be charged for each other's time."""
 
 PRODUCTS = ((1500, 512, 2048), (1500, 2048, 512), (1500, 512, 512), (1, 512, 2048))
 """Rows, k, columns: those of Whisper base's encoder, and of a step of its decoder."""

@@ -26,17 +26,15 @@ from hetero.scheduler.canary import Canary
 from hetero.scheduler.costs import CostModel
 from hetero.scheduler.examine import ask_again, ask_units
 from hetero.scheduler.expectations import Expectations
-from hetero.scheduler.gate import Gate
-from hetero.scheduler.heat import admits
 from hetero.scheduler.interrupts import Interrupts
 from hetero.scheduler.lanes import Unit
+from hetero.scheduler.outlook import Outlook
 from hetero.scheduler.polling import run_polled
 from hetero.scheduler.reasons import reason_of
 from hetero.telemetry.records import Attempt, Outcome, Stage
 from hetero.tensors import Array, Signature
 
 if TYPE_CHECKING:
-    from hetero.scheduler.request import Request
     from hetero.scheduler.verify import Verifier
 
 _log = logging.getLogger(__name__)
@@ -44,7 +42,7 @@ _log = logging.getLogger(__name__)
 Run = Callable[[Mapping[str, Array], Call], Mapping[str, Array]]
 
 
-class Candidate(Gate):
+class Candidate(Outlook):
     """A program on one device, and the gate to it.
 
     Args:
@@ -68,9 +66,7 @@ class Candidate(Gate):
         give_back: Makes a lane free again and tells whoever waits for one.
         shut: Called when the device, or a unit of it, was set aside.
         loaded: Called after a load, whatever came of it.
-        expects: What runs are expected to cost here.
         patience: Seconds that each canary may take at load; None for as long as it takes.
-        backlog: Seconds of work that is planned for it and waits.
     """
 
     def __init__(
@@ -87,12 +83,10 @@ class Candidate(Gate):
         watts: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        super().__init__(clock)
-        self.name = name
+        expects = Expectations(costs if costs is not None else CostModel(), cost_key, watts)
+        super().__init__(name, kind, expects, watts, clock)
         self.backend = backend
         self.simulated = simulated
-        self.kind: Kind = kind
-        self.watts = watts
         self.executable: AnyExecutable | None = None
         self.passed_over: Attempt | None = None
         self.verifier: Verifier | None = None
@@ -101,12 +95,10 @@ class Candidate(Gate):
         self.loaded: Callable[[Attempt], None] = lambda attempt: None
         self.give_back: Callable[[Call], None] = self.lanes.give_back
         self.patience: float | None = None
-        self.backlog = 0.0
         self.canary: Callable[[int], Canary | None] = lambda rows: None
         self._rows = 1
         self._load = load
         self._signature = signature
-        self.expects = Expectations(costs if costs is not None else CostModel(), cost_key, watts)
         self._lock = threading.Lock()
         self._interrupts = Interrupts()
         self._run: Run | None = None
@@ -142,14 +134,6 @@ class Candidate(Gate):
     def loading(self) -> bool:
         """Somebody loads it at this moment."""
         return self._lock.locked()
-
-    def admits(self, request: Request) -> bool:
-        """Whether heat lets a request begin here now."""
-        return admits(request, self, self._clock())
-
-    def held(self, request: Request) -> float:
-        """Seconds for which heat would hold a request back here; infinite at a stop, 0 where its deadline presses."""
-        return 0.0 if self.heat is None or self.admits(request) else self.heat.due_in
 
     def load(self) -> Attempt | None:
         """Load the program, once, and tell of it; as `_load_once`, which does it."""
@@ -392,30 +376,6 @@ class Candidate(Gate):
         if not self.lanes.healthy:
             return self.attempt("run", "set aside", f"failed earlier: {self.lanes.reason}")
         return None
-
-    def runs(self, request: Request) -> int:
-        """How many runs of the request's shapes were seen here."""
-        return self.expects.runs(request.shapes)
-
-    def expected(self, request: Request) -> float | None:
-        """Seconds that the request is expected to take here; None when nothing is known."""
-        return self.expects.seconds(request.shapes)
-
-    def joules(self, request: Request) -> float | None:
-        """Joules that the request is expected to take here, measured or else declared; None when unknown."""
-        energy = self.expects.energy(request.shapes)
-        return energy.joules if energy is not None else None
-
-    def wait(self, now: float) -> float | None:
-        """Seconds until a lane is expected to be free, what is planned included; None when nothing is known."""
-        if self.free:
-            return self.paced
-        running = self.lanes.running
-        typical = self.expects.typical_seconds
-        if typical is None or not running:
-            return None
-        first = min(max(0.0, call.started + typical - now) for call in running)
-        return max(self.paced, first + self.backlog / len(running))
 
     def cancelled(self, call: Call, reason: str) -> Attempt:
         """The attempt of a running call that is given up now."""

@@ -23,6 +23,7 @@ from hetero.thermal.steering import Decision, Worth, elsewhere
 if TYPE_CHECKING:
     from hetero.scheduler.candidate import Candidate
     from hetero.scheduler.costs import Shapes
+    from hetero.scheduler.outlook import Outlook
     from hetero.scheduler.request import Request
     from hetero.thermal.governor import Governor
 
@@ -141,20 +142,20 @@ class Heat:
         drift.ran(seconds / base if base > 0 else 0.0)
 
 
-def is_urgent(request: Request, candidate: Candidate, due_in: float, now: float) -> bool:
+def is_urgent(request: Request, candidate: Outlook, due_in: float, now: float) -> bool:
     """Whether the request's deadline would be missed if it waited for its turn on a device that heat paces."""
     by = request.answer_by
     return by is not None and now + due_in + (candidate.expected(request) or 0.0) > by
 
 
-def is_last_resort(request: Request, candidate: Candidate) -> bool:
+def is_last_resort(request: Request, candidate: Outlook) -> bool:
     """Whether it may run on a device though that is stopped: a CPU, and every other one that could take it is too."""
     return candidate.kind == "cpu" and all(
         other.stopped for other in request.candidates if other.usable and other not in request.tried
     )
 
 
-def admits(request: Request, candidate: Candidate, now: float) -> bool:
+def admits(request: Request, candidate: Outlook, now: float) -> bool:
     """Whether heat lets a request begin on a device now."""
     heat = candidate.heat
     if heat is None or not heat.hot:
