@@ -14,6 +14,8 @@ import pytest
 import hetero
 from hetero import errors
 from hetero.backend import Call, Host
+from hetero.graph.onnx_import import import_onnx
+from hetero.graph.ops import evaluate_node
 from hetero.onnx_file import open_onnx
 from hetero.tensors import Array
 from hetero.whisper import Transcriber
@@ -71,7 +73,7 @@ def right(path: Path, name: str) -> Array:
 @pytest.mark.parametrize(
     ("size", "precision", "of_noise", "of_speech", "typical", "weights"),
     [
-        ("tiny.en", "fp32", 5e-6, 5e-4, 5e-6, 34e6),
+        ("tiny.en", "fp32", 5e-6, 5e-4, None, 34e6),
         ("tiny.en", "fp16", 1e-4, 5e-4, 2e-5, 17e6),
         ("tiny.en", "fp16-fp16", 5e-3, None, 1e-2, 17e6),
         ("tiny.en", "int8", 0.1, None, 0.1, 11e6),
@@ -87,7 +89,7 @@ def test_the_encoder_s_error_is_what_the_precision_promises(
     precision: str,
     of_noise: float,
     of_speech: float | None,
-    typical: float,
+    typical: float | None,
     weights: float,
 ) -> None:
     """The largest error; where one place amplifies roundings of values by whatever they happen to be, the typical one.
@@ -122,9 +124,37 @@ def test_the_encoder_s_error_is_what_the_precision_promises(
     assert found["noise"][0] < of_noise
     for name in names:
         assert of_speech is None or found[name][0] < of_speech, name
-        assert found[name][1] < typical, name
+        assert typical is None or found[name][1] < typical, name
     if precision == "fp16":
         assert details["kept in fp32"].startswith("values in between, ")
+
+
+def in_double(path: Path, name: str) -> Array:
+    """The encoder with all values and weights in float64."""
+    graph = import_onnx(path, sizes={"batch": 1, "frames": 3000})
+    values = {key: x.astype(np.float64) if x.dtype == np.float32 else x for key, x in graph.constants.items()}
+    values[graph.inputs[0]] = heard(name).astype(np.float64)
+    for node in graph.nodes:
+        results = evaluate_node(node, [values[key] if key else None for key in node.inputs])
+        values |= zip(node.outputs, results, strict=True)
+    return values[graph.outputs[0]]
+
+
+@pytest.mark.parametrize("name", ["noise", "librivox-0880", "two_cities"])
+def test_single_precision_is_about_as_near_to_the_truth_as_onnx_runtime(host: Host, name: str) -> None:
+    """In speech some places amplify any rounding, so that two right answers differ: what counts is the truth."""
+    path = opened("tiny.en").encoder / "encoder.onnx"
+    truth, theirs = in_double(path, name), right(path, name)
+    assert truth.dtype == np.float64
+    backend = VulkanBackend(host)
+    (device, *_) = backend.probe()
+    options = {option.name: option.default for option in backend.options}
+    executable = backend.load(dataclasses.replace(open_onnx(path), sizes={"frames": 3000}), device, options)
+    (ours,) = executable.run({"mel": heard(name)}, Call(0)).values()
+    executable.close()
+    backend.close()
+    assert np.linalg.norm(ours - truth) < 3 * np.linalg.norm(theirs - truth)
+    assert np.abs(ours - truth).max() < 5 * np.abs(theirs - truth).max()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "fp16-fp16", "int8-fp16"])

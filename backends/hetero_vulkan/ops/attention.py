@@ -34,8 +34,8 @@ class AttentionTuning:
 
 
 def default_attention(physical: Physical) -> AttentionTuning:
-    """What suits a device before anything was measured."""
-    return AttentionTuning(addressed=gathers(physical))
+    """What suits a device before anything was measured: what a GPU's lane holds has to fit in its registers."""
+    return AttentionTuning(rows=32 if physical.software else 16, addressed=gathers(physical))
 
 
 def attention(

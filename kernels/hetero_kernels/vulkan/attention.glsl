@@ -206,6 +206,8 @@ void main() {
     const uint parts = (size + EACH - 1) / EACH;
     [[dont_unroll]] for (uint from = 0; from < end; from += lanes * KEYS) {
         float scores[ROWS][KEYS];
+        float of_block[ROWS][EACH];
+        float scaled[ROWS];
         [[unroll]] for (uint r = 0; r < ROWS; r++) {
             [[unroll]] for (uint j = 0; j < KEYS; j++) {
                 scores[r][j] = 0.0;
@@ -258,11 +260,13 @@ void main() {
                 more += scores[r][j];
             }
             weights[r] = weights[r] * less + more;
+            scaled[r] = less;
             [[unroll]] for (uint u = 0; u < EACH; u++) {
-                sums[r][u] *= less;
+                of_block[r][u] = 0.0;
             }
         }
-        // One lane's keys at a time, so that sums change once for all of them.
+        // One lane's keys at a time, so that sums change once for all of them; and the block's by themselves first: what
+        // is summed up one after another over all keys has a greater error.
         const uint others = min(lanes, end - from);
         [[dont_unroll]] for (uint other = 0; other < others; other++) {
             float v[KEYS][EACH];
@@ -278,9 +282,14 @@ void main() {
                 [[unroll]] for (uint j = 0; j < KEYS; j++) {
                     const float weight = subgroupShuffle(scores[r][j], other);
                     [[unroll]] for (uint u = 0; u < EACH; u++) {
-                        sums[r][u] = fma(weight, v[j][u], sums[r][u]);
+                        of_block[r][u] = fma(weight, v[j][u], of_block[r][u]);
                     }
                 }
+            }
+        }
+        [[unroll]] for (uint r = 0; r < ROWS; r++) {
+            [[unroll]] for (uint u = 0; u < EACH; u++) {
+                sums[r][u] = fma(sums[r][u], scaled[r], of_block[r][u]);
             }
         }
     }

@@ -222,14 +222,18 @@ void main() {
 #endif
             }
             [[unroll]] for (uint r = 0; r < ROWS; r++) {
-                [[unroll]] for (uint u = 0; u < 4; u++) {
-                    low[r] = fma(vec4(OF_LANE(a[r / lanes][half_ + u], r % lanes)), some[u].low, low[r]);
+                vec4 four = OF_LANE(a[r / lanes][half_], r % lanes) * some[0].low;
+                [[unroll]] for (uint u = 1; u < 4; u++) {
+                    four = fma(vec4(OF_LANE(a[r / lanes][half_ + u], r % lanes)), some[u].low, four);
                 }
+                low[r] += four;
             }
             [[unroll]] for (uint r = 0; r < ROWS; r++) {
-                [[unroll]] for (uint u = 0; u < 4; u++) {
-                    high[r] = fma(vec4(OF_LANE(a[r / lanes][half_ + u], r % lanes)), some[u].high, high[r]);
+                vec4 four = OF_LANE(a[r / lanes][half_], r % lanes) * some[0].high;
+                [[unroll]] for (uint u = 1; u < 4; u++) {
+                    four = fma(vec4(OF_LANE(a[r / lanes][half_ + u], r % lanes)), some[u].high, four);
                 }
+                high[r] += four;
             }
         }
     }
