@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,21 @@ def make_runtime(host: hetero.Host) -> Iterator[Callable[..., hetero.Runtime]]:
     yield make
     for runtime in made:
         runtime.close()
+
+
+@pytest.fixture
+def untraced() -> Iterator[None]:
+    """Nobody traces the test, nor the threads that it starts, as coverage does.
+
+    For the same few lines a million times, which other tests reach too: tracing makes them three to ten times slower.
+    Not pytest-cov's `no_cover`, which leaves a second tracer at work in each worker of pytest-xdist.
+    """
+    own, of_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
+    yield
+    threading.settrace(of_threads)  # type: ignore[arg-type]
+    sys.settrace(own)
 
 
 _skipped: list[str] = []

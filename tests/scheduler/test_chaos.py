@@ -26,6 +26,8 @@ BATCHED = 12_000
 CLOSED = 44_000
 TIMEOUT = 10.0
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 Make = Callable[..., hetero.Runtime]
 Outcomes = collections.Counter[str]
 

@@ -35,6 +35,8 @@ from tests.scheduler.test_chaos import (
 
 TOTAL = 6000
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 Make = Callable[..., hetero.Runtime]
 NAMES = ("a", "b", "g", "c")
 

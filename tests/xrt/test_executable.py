@@ -390,6 +390,7 @@ def test_an_interrupt_in_the_middle_of_a_request_leaves_the_rest_in_order(tmp_pa
 # For long.
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("fault", [None, "error"])
 def test_memory_stays_flat_over_thousands_of_launches(tmp_path: Path, fault: Any) -> None:
     kernel = "gelu_i8"
