@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,10 @@ import pytest
 os.environ["HETERO_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache" / "hetero")
 for _name in ("HETERO_SIMULATE", "HETERO_BACKENDS", "HETERO_DISABLE_PLUGINS"):
     os.environ.pop(_name, None)
+
+# A shell's background jobs ignore Ctrl-C, and so would every process that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hetero  # noqa: E402
 
