@@ -162,6 +162,7 @@ def modelled_seconds(folder: Path, columns: int, **options: Any) -> float:
     return laptop.clock.now() - before
 
 
+@pytest.mark.usefixtures("untraced")
 def test_columns_together_are_nearly_four_times_as_fast_in_modelled_time(tmp_path: Path) -> None:
     one_by_one = modelled_seconds(tmp_path / "a", 1, pipeline="off")
     assert one_by_one == pytest.approx(24 * 2.98e-3, rel=0.01)
