@@ -35,8 +35,6 @@ from tests.scheduler.test_chaos import (
 
 TOTAL = 6000
 
-pytestmark = pytest.mark.usefixtures("untraced")
-
 Make = Callable[..., hetero.Runtime]
 NAMES = ("a", "b", "g", "c")
 
@@ -112,6 +110,7 @@ def governed(make: Make, backends: list[object], world: World, root: Path, on_ho
     )
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize(
     ("policy", "on_hot"),
     [
