@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,10 @@ import pytest
 os.environ["HETERO_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache" / "hetero")
 for _name in ("HETERO_SIMULATE", "HETERO_BACKENDS", "HETERO_DISABLE_PLUGINS"):
     os.environ.pop(_name, None)
+
+# A shell's background jobs ignore Ctrl-C, and so would every process that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hetero  # noqa: E402
 
@@ -35,6 +42,21 @@ def make_runtime(host: hetero.Host) -> Iterator[Callable[..., hetero.Runtime]]:
     yield make
     for runtime in made:
         runtime.close()
+
+
+@pytest.fixture
+def untraced() -> Iterator[None]:
+    """Nobody traces the test, nor the threads that it starts, as coverage does.
+
+    For the same few lines a million times, which other tests reach too: tracing makes them three to ten times slower.
+    Not pytest-cov's `no_cover`, which leaves a second tracer at work in each worker of pytest-xdist.
+    """
+    own, of_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
+    yield
+    threading.settrace(of_threads)  # type: ignore[arg-type]
+    sys.settrace(own)
 
 
 _skipped: list[str] = []

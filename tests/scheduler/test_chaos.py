@@ -165,6 +165,7 @@ def answered_by(records: Iterable[Any]) -> collections.Counter[str]:
     return collections.Counter(record.device for record in records if record.error is None)
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("policy", ["chain", "throughput"])
 def test_every_request_by_every_door_ends_in_exactly_one_outcome(make_runtime: Make, policy: str) -> None:
     traces, world = Traces(), World()
@@ -229,6 +230,7 @@ def test_requests_that_share_launches_get_their_own_rows_and_a_full_queue_says_s
     assert len({record.id for record in records}) == len(records)
 
 
+@pytest.mark.usefixtures("untraced")
 def test_sessions_and_the_runtime_closed_in_the_middle_of_it_leave_nobody_waiting(make_runtime: Make) -> None:
     traces, world = Traces(), World()
     backends = devices(world)

@@ -110,6 +110,7 @@ def governed(make: Make, backends: list[object], world: World, root: Path, on_ho
     )
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize(
     ("policy", "on_hot"),
     [

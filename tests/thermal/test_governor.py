@@ -59,6 +59,7 @@ def governor_of(host: Host, machine: ThermalMachine, **options: Any) -> Governor
     return Governor(host, [NPU, GPU, CPU], clock=machine.clock, **options)
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize(("board", "ambient"), [("rk3588", 52.0), ("rk3576", 52.0), ("rk3568", 36.0)])
 @pytest.mark.parametrize("law", ["budget", "tokens"])
 def test_a_board_whose_kernel_tells_the_load_stays_below_its_limit(
@@ -73,6 +74,7 @@ def test_a_board_whose_kernel_tells_the_load_stays_below_its_limit(
     assert [(event.before, event.after) for event in governor.events if event.device == "npu"][-1][1] == "warn"
 
 
+@pytest.mark.usefixtures("untraced")
 def test_calls_are_enough_where_the_kernel_tells_no_load(machine: Machines, host: Host) -> None:
     box = machine("rk3588-mainline", ambient=54.0)
     governor = governor_of(host, box)
@@ -126,6 +128,7 @@ FAULTS: dict[str, Any] = {
 }
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("length", [1, 4, 20])
 @pytest.mark.parametrize("every", ["npu", "all"])
@@ -158,6 +161,7 @@ def test_a_fault_on_a_hot_board_raises_nothing_and_makes_nothing_hot(
         assert governor.samples["npu"].reading.source == "npu-thermal"
 
 
+@pytest.mark.usefixtures("untraced")
 def test_a_board_whose_own_sensor_is_lost_goes_by_its_neighbour_and_says_so(
     machine: Machines, host: Host, faults: Faults
 ) -> None:

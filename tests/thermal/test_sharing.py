@@ -19,7 +19,7 @@ from hetero.thermal.admission import Admission
 from hetero.thermal.settings import ThermalSettings
 from hetero.thermal.sharing import shared_admission
 from tests.fakes import DOUBLE, fake
-from tests.scheduler.test_heat import Clock, until
+from tests.scheduler.test_heat import Clock, is_settled, until
 
 X = np.array([1, 2], np.float32)
 Make = Callable[..., hetero.Runtime]
@@ -68,24 +68,19 @@ PACE = ThermalSettings(on_hot="pace", follow_power=False)
 
 def share_of(two: Two, asked: int) -> float:
     """What part of a minute the NPU works for, when so many of the Runtimes have queues that are never empty."""
-    futures = [session.submit(X) for session in two.sessions[:asked] for _ in range(300)]
+    sessions = two.sessions[:asked]
+    futures = [session.submit(X) for session in sessions for _ in range(120)]
+    until(lambda: all(map(is_settled, sessions)))
     began, worked = two.clock.now, two.worked
     while two.clock.now < began + 60.0:
         two.clock.now += 0.05
         for runtime in two.runtimes[:asked]:
             runtime.timers.run_due()
-        until(lambda: all(_is_settled(session) for session in two.sessions[:asked]))
+        until(lambda: all(map(is_settled, sessions)))
     share = (two.worked - worked) / (two.clock.now - began)
     for future in futures:
         future.cancel()
     return share
-
-
-def _is_settled(session: hetero.Session) -> bool:
-    """Nothing runs, and whoever waits has a timer that will look at it again."""
-    (npu,), board = session._candidates, session._dispatcher.board
-    assert npu.heat is not None
-    return not npu.heat.inside and len(npu.free) == 1 and (not board.waiting or npu in board._held)
 
 
 def test_two_runtimes_on_a_hot_board_let_in_no_more_than_one_would(make_runtime: Make, tmp_path: Path) -> None:

@@ -162,6 +162,7 @@ def modelled_seconds(folder: Path, columns: int, **options: Any) -> float:
     return laptop.clock.now() - before
 
 
+@pytest.mark.usefixtures("untraced")
 def test_columns_together_are_nearly_four_times_as_fast_in_modelled_time(tmp_path: Path) -> None:
     one_by_one = modelled_seconds(tmp_path / "a", 1, pipeline="off")
     assert one_by_one == pytest.approx(24 * 2.98e-3, rel=0.01)
@@ -390,6 +391,7 @@ def test_an_interrupt_in_the_middle_of_a_request_leaves_the_rest_in_order(tmp_pa
 # For long.
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("fault", [None, "error"])
 def test_memory_stays_flat_over_thousands_of_launches(tmp_path: Path, fault: Any) -> None:
     kernel = "gelu_i8"

@@ -201,6 +201,7 @@ def test_a_device_that_was_lost_gets_contexts_and_weights_anew_when_it_is_back(t
     block.laptop.check_clean()
 
 
+@pytest.mark.usefixtures("untraced")
 @settings(max_examples=30, deadline=None)
 @given(
     faults=st.lists(st.sampled_from([None, None, None, "error", "abort", "timeout", "hang"]), min_size=10, max_size=60),
