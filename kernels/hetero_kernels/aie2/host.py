@@ -176,7 +176,9 @@ def _compile(command: list[str], function: CoreFunction, target: Path) -> None:
     places = [flag for folder in (STAND_IN, INCLUDE, function.source.parent) for flag in ("-I", str(folder))]
     flags = [*_FLAGS, *_HIDDEN, *function.flags]
     line = [*command, *flags, *places, "-c", str(function.source), "-o", str(target.with_suffix(".o"))]
-    link = [*command, "-shared", str(target.with_suffix(".o")), "-o", str(target)]
+    # A kernel calls nothing of C++ and little of C, which is in this process; ziglang would build both libraries first.
+    bare = ["-nostdlib"] if "ziglang" in command else []
+    link = [*command, "-shared", *bare, str(target.with_suffix(".o")), "-o", str(target)]
     for step in (line, link):
         # Beside its output, so that compilers that write their reports to the working folder write them there.
         done = subprocess.run(step, capture_output=True, text=True, check=False, cwd=target.parent)
