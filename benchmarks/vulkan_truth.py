@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hetero.backend import Call, Host
+from hetero.graph.evaluate import evaluate
 from hetero.graph.onnx_import import import_onnx
-from hetero.graph.ops import evaluate_node
 from hetero.onnx_file import open_onnx
 from hetero.tensors import Array
 from hetero.whisper.audio import decode_audio
@@ -37,20 +37,6 @@ def heard(name: str) -> Array:
     if name == "noise":
         return np.random.default_rng(0).standard_normal((1, 80, 3000), dtype=np.float32)
     return log_mel(decode_audio(SPEECH / f"{name}.flac"), padding=30 * 16000)[None, :, :3000]
-
-
-def truth_of(path: Path, mel: Array) -> Array:
-    """The encoder in float64."""
-    graph = import_onnx(path, sizes=SIZES)
-    values = {name: x.astype(np.float64) if x.dtype == np.float32 else x for name, x in graph.constants.items()}
-    values[graph.inputs[0]] = mel.astype(np.float64)
-    for node in graph.nodes:
-        results = evaluate_node(node, [values[name] if name else None for name in node.inputs])
-        values |= zip(node.outputs, results, strict=True)
-    answer = values[graph.outputs[0]]
-    if answer.dtype != np.float64:
-        raise SystemExit(f"an operator of {path} is not computed in float64 but in {answer.dtype}")
-    return answer
 
 
 def errors(answer: Array, truth: Array) -> tuple[float, float]:
@@ -74,10 +60,11 @@ def main() -> None:
     for model in arguments.models.split(","):
         path = open_model(model).encoder / "encoder.onnx"
         executable = backend.load(dataclasses.replace(open_onnx(path), sizes=SIZES), device, options)
+        graph = import_onnx(path, sizes=SIZES)
         others = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         for name in arguments.inputs.split(","):
             mel = heard(name)
-            truth = truth_of(path, mel)
+            (truth,) = evaluate(graph, {"mel": mel}, double=True).values()
             (ours,) = executable.run({"mel": mel}, Call(0)).values()
             (theirs,) = others.run(None, {"mel": mel})
             told.append(

@@ -12,11 +12,17 @@ from hetero.graph.node import Array, ValueType
 from hetero.graph.ops import evaluate_node
 
 
-def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def evaluate(graph: Graph, inputs: Mapping[str, Array], *, double: bool = False) -> dict[str, Array]:
     """The outputs by name, C-contiguous and the caller's own.
 
     A value is let go of when nothing needs it any more. The numbers are what ONNX specifies, half precision is computed
     in single; `hetero.graph.ops` has each op.
+
+    Args:
+        graph: The graph.
+        inputs: By name, of the graph's dtypes and shapes.
+        double: All that is float32 is taken for float64, and so are the outputs: the truth by which errors of single
+            precision are told. Where a cast to float32 is part of the graph it is done.
 
     Raises:
         InputError: An input that is missing, not known, or of another dtype or shape than the graph's.
@@ -30,6 +36,8 @@ def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
             )
     left = {value: graph.uses(value) for value in graph.types}
     values: dict[str, Array] = {**graph.constants, **{name: np.asarray(inputs[name]) for name in graph.inputs}}
+    if double:
+        values = {name: x.astype(np.float64) if x.dtype == np.float32 else x for name, x in values.items()}
     for node in graph.nodes:
         results = evaluate_node(node, [values[value] if value else None for value in node.inputs])
         values |= {value: array for value, array in zip(node.outputs, results, strict=True) if left[value]}

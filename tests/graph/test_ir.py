@@ -111,6 +111,17 @@ def test_evaluation_refuses_inputs_that_do_not_fit(change: dict[str, np.ndarray]
         evaluate(small(), change)
 
 
+def test_double_precision_is_kept_through_a_graph_of_single() -> None:
+    graph = small()
+    given = random_inputs(graph)
+    (answer,) = evaluate(graph, given, double=True).values()
+    expected = np.maximum(given["x"].astype(np.float64) @ weights(4, 3).astype(np.float64), 0)
+    assert answer.dtype == np.float64
+    np.testing.assert_allclose(answer, expected, rtol=1e-15)
+    assert not np.array_equal(answer, answer.astype(np.float32))
+    assert evaluate(graph, given)["out"].dtype == np.float32
+
+
 def test_outputs_are_the_caller_s_own() -> None:
     build = Builder()
     x = build.input("x", 2, 2)

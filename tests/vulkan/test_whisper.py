@@ -14,8 +14,8 @@ import pytest
 import hetero
 from hetero import errors
 from hetero.backend import Call, Host
+from hetero.graph.evaluate import evaluate
 from hetero.graph.onnx_import import import_onnx
-from hetero.graph.ops import evaluate_node
 from hetero.onnx_file import open_onnx
 from hetero.tensors import Array
 from hetero.whisper import Transcriber
@@ -129,23 +129,13 @@ def test_the_encoder_s_error_is_what_the_precision_promises(
         assert details["kept in fp32"].startswith("values in between, ")
 
 
-def in_double(path: Path, name: str) -> Array:
-    """The encoder with all values and weights in float64."""
-    graph = import_onnx(path, sizes={"batch": 1, "frames": 3000})
-    values = {key: x.astype(np.float64) if x.dtype == np.float32 else x for key, x in graph.constants.items()}
-    values[graph.inputs[0]] = heard(name).astype(np.float64)
-    for node in graph.nodes:
-        results = evaluate_node(node, [values[key] if key else None for key in node.inputs])
-        values |= zip(node.outputs, results, strict=True)
-    return values[graph.outputs[0]]
-
-
 @pytest.mark.parametrize("name", ["noise", "librivox-0880", "two_cities"])
 def test_single_precision_is_about_as_near_to_the_truth_as_onnx_runtime(host: Host, name: str) -> None:
     """In speech some places amplify any rounding, so that two right answers differ: what counts is the truth."""
     path = opened("tiny.en").encoder / "encoder.onnx"
-    truth, theirs = in_double(path, name), right(path, name)
-    assert truth.dtype == np.float64
+    graph = import_onnx(path, sizes={"batch": 1, "frames": 3000})
+    (truth,) = evaluate(graph, {"mel": heard(name)}, double=True).values()
+    theirs = right(path, name)
     backend = VulkanBackend(host)
     (device, *_) = backend.probe()
     options = {option.name: option.default for option in backend.options}
