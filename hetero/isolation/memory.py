@@ -68,9 +68,11 @@ class Outgoing:
 
     def sent(self) -> None:
         """The other side has the current block."""
-        if self.unsent is not None:
-            os.close(self.unsent)
-            self.unsent = None
+        # Forgotten before it is closed: an interruption in between must not have it closed twice, as its number may be
+        # another file's by then.
+        unsent, self.unsent = self.unsent, None
+        if unsent is not None:
+            os.close(unsent)
 
     def close(self) -> None:
         """Let go of the block."""

@@ -257,10 +257,11 @@ class Process:
                 channel.close()
             self._channels.clear()
             self._idle.clear()
-            for descriptor in (self._report, self._lifeline):
+            descriptors = self._report, self._lifeline
+            self._report = self._lifeline = -1
+            for descriptor in descriptors:
                 if descriptor >= 0:
                     os.close(descriptor)
-            self._report = self._lifeline = -1
 
     def _forked(self) -> None:
         """In the child of a fork: this is the parent's process, and must not be kept alive from here."""

@@ -14,6 +14,7 @@ import pytest
 import hetero
 from hetero.backend import Backend, Call
 from hetero.errors import Unsupported
+from hetero.isolation.memory import Outgoing
 from tests.isolation import backends
 from tests.isolation.backends import F32, Crashing, echo
 from tests.isolation.conftest import load, shared_blocks
@@ -145,3 +146,19 @@ def test_no_shared_memory_and_no_open_file_is_left(make_backend: Callable[..., B
         assert len(os.listdir("/proc/self/fd")) == files
     if names or Path("/dev/shm").is_dir():
         assert {name for name in os.listdir("/dev/shm") if "hetero" in name} == names
+
+
+def test_an_interruption_while_a_block_is_handed_over_has_its_file_closed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may be another file's by the second time."""
+    outgoing, close = Outgoing(), os.close
+    outgoing.write({"x": np.ones(3)})
+
+    def interrupted(descriptor: int) -> None:
+        close(descriptor)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        outgoing.sent()
+    monkeypatch.undo()
+    outgoing.close()

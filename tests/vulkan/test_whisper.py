@@ -129,7 +129,7 @@ def test_the_encoder_s_error_is_what_the_precision_promises(
         assert details["kept in fp32"].startswith("values in between, ")
 
 
-@pytest.mark.parametrize("name", ["noise", "librivox-0880", "two_cities"])
+@pytest.mark.parametrize("name", ["librivox-0880", "two_cities"])
 def test_single_precision_is_about_as_near_to_the_truth_as_onnx_runtime(host: Host, name: str) -> None:
     """In speech some places amplify any rounding, so that two right answers differ: what counts is the truth."""
     path = opened("tiny.en").encoder / "encoder.onnx"
