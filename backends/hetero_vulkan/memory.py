@@ -117,7 +117,7 @@ class Block:
         if self._memory is not None:
             functions.vkFreeMemory(handle, self._memory, null)
         self.handle = self._memory = None
-        self.address = 0
+        self.address = self.device_address = 0
 
     def _make(self, host: int) -> None:
         device, vulkan = self.device, self.device.vulkan

@@ -55,13 +55,10 @@ def test_networks_and_onnx_s_own_tests_pass_at_other_subgroup_sizes(machine: Mac
 def environment_of(width: int) -> dict[str, str]:
     """A process's, in which lavapipe computes with vectors of so many bits.
 
-    Not with what the outer run was asked for, such as a least coverage, which these few tests do not reach. Without the
-    optimiser of LLVM, which takes a third of the time and has no say in what a subgroup is: each shader is compiled for
-    a few calls.
+    Not with what the outer run was asked for, such as a least coverage, which these few tests do not reach.
     """
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
-    lavapipe = {"LP_NATIVE_VECTOR_WIDTH": str(width), "GALLIVM_PERF": "nopt", VARIABLE: "llvmpipe"}
-    return {**plain, **lavapipe, "PYTHONPATH": PATHS}
+    return {**plain, "LP_NATIVE_VECTOR_WIDTH": str(width), VARIABLE: "llvmpipe", "PYTHONPATH": PATHS}
 
 
 def must_pass(names: Sequence[str], environment: dict[str, str], *more: str) -> None:
